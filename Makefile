@@ -1,0 +1,70 @@
+# Everything runs in .venv, which the first target that needs it makes. Written for GNU make 3.81
+# (macOS) and for paths with spaces: all paths are relative. Windows: see README.md.
+
+STAMP := .venv/.installed
+RUN := .venv/bin/python
+
+help:
+	@echo "make book       build the book into _build/html (about 1 minute)"
+	@echo "make test       ruff, mypy, the tests, and every notebook run anew (about 15 minutes)"
+	@echo "make lint       ruff and mypy alone"
+	@echo "make notebooks  run the notebooks whose code or package has changed"
+	@echo "make clean      remove what make made: .venv, _build and caches"
+	@echo "The first of them installs everything into .venv (PYTHON=... chooses the Python, >= 3.11)."
+
+# The stamp holds the folder's path: a folder that was moved is installed anew.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(shell pwd -P))
+.PHONY: $(STAMP)
+endif
+
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -n "$$PYTHON" ]; then set -- "$$PYTHON"; \
+	else set -- python3.13 python3.12 python3.11 python3; fi; \
+	works() { "$$1" -c "import sys; sys.exit(sys.version_info < (3, 11))" >/dev/null 2>&1; }; \
+	for p; do works "$$p" && "$$p" -c "import venv, ensurepip" 2>/dev/null && break; p=; done; \
+	if [ -z "$$p" ]; then \
+	  for q; do works "$$q" && break; q=; done; \
+	  if [ -n "$$q" ]; then \
+	    echo "minidiff: $$q cannot make virtual environments (venv or ensurepip is missing)."; \
+	    echo "  Debian, Ubuntu: sudo apt install python3-venv"; \
+	  else \
+	    echo "minidiff: needs Python 3.11 or newer; tried: $$*"; \
+	    echo "  Debian 12, Ubuntu 24.04 or newer: sudo apt install python3 python3-venv"; \
+	    echo "  Fedora: sudo dnf install python3       macOS: brew install python"; \
+	  fi; \
+	  echo "  Another Python: make PYTHON=/path/to/python3"; exit 1; \
+	fi >&2; \
+	echo "Installing into .venv with $$p: some 210 packages, 3 to 10 minutes, 2.5 GB on disk."; \
+	echo "To download: about 420 MB on macOS and 560 MB on Linux with a CPU build of torch; the"; \
+	echo "build that PyPI has for Linux carries CUDA: 3.1 GB, and 7 GB on disk (pytorch.org tells"; \
+	echo "which PIP_EXTRA_INDEX_URL gives the CPU build). What pip has cached is not fetched again."; \
+	"$$p" -m venv .venv
+	@$(RUN) -m pip install -q setuptools wheel -c constraints.txt
+	$(RUN) -m pip install --no-build-isolation -e ".[notebooks,evaluate,book,test,data]" \
+	  -c constraints.txt
+	@pwd -P > $(STAMP)
+
+book: $(STAMP)
+	@echo "Building the book: about 1 minute, nothing to download."
+	$(RUN) .venv/bin/jupyter-book build . -W -n --keep-going
+	@echo "The book's first page: _build/html/index.html"
+
+test: lint
+	@echo "Testing: about 15 minutes on 2 cores, nothing to download."
+	OMP_NUM_THREADS=1 PYTHONWARNDEFAULTENCODING=1 $(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest --nbval notebooks --nbval-cell-timeout 600 --timeout 660
+
+lint: $(STAMP)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+notebooks: $(STAMP)
+	$(RUN) tools/notebooks.py
+
+clean:
+	rm -rf _build build dist minidiff.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find minidiff tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@if [ -e $(STAMP) ]; then echo "rm -rf .venv"; rm -rf .venv; fi
+
+.PHONY: help book test lint notebooks clean
