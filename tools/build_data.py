@@ -71,14 +71,15 @@ REFERENCE = rf"{ONE}(?:(?:\s*(?:[,、/=]|\bor\b|\band\b))?\s*{ONE})*"
 RELATION_WORDS = """
     a an the same sane as with of or and also to for from form forms used see usually
     non-classical nonclassical non classical non-standard non-simplified ancient old archaic
-    standard simplified simple simplification abbreviated abbreviation abbr abbr. corrupted corrupt corrupted vulgar
+    standard simplified simple simplification abbreviated abbreviation abbr abbr.
+    corrupted corrupt vulgar
     incorrect erroneous popular traditional accounting compound variant variants interchangeable
     interchangeably synonym equivalent equals original alternate alternative modern radical type
     large small great seal questionable i.e. cf cf. another character characters word
     written sometimes often erroneously wrongly mistakenly confused like both full name not be
     in known ideograph component e.g.
-""".split()
-LONGEST_FIRST = sorted(map(re.escape, RELATION_WORDS), key=len, reverse=True)
+"""
+LONGEST_FIRST = sorted(map(re.escape, RELATION_WORDS.split()), key=len, reverse=True)
 WORD = rf"(?:(?<!-)\b(?:{'|'.join(LONGEST_FIRST)}))"
 RELATED = re.compile(rf"(?:{WORD}(?![\w-])[\s,]*)*{REFERENCE}", re.I)
 RADICAL = re.compile(

@@ -1,0 +1,406 @@
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minidiff import glyphs as g
+
+HAN = re.compile(
+    "[\u2e80-\u2fdf\u3007\u3021-\u3029\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+FEW = "一明草國金鉄这问木林魚" + "".join(map(chr, range(0x4E00, 0x4E20)))
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A small character set and an empty cache folder of its own."""
+    chosen = tuple(glyph for glyph in g.load_glyphs() if glyph.char in FEW)
+    monkeypatch.setattr(g, "load_glyphs", lambda: chosen)
+    monkeypatch.setenv("MINIDIFF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def the(char: str) -> g.Glyph:
+    return next(glyph for glyph in g.load_glyphs() if glyph.char == char)
+
+
+# ------------------------------------------------------------------------------------- data
+
+
+def test_every_character_is_there_once_in_order_and_defined() -> None:
+    glyphs = g.load_glyphs()
+    chars = [glyph.char for glyph in glyphs]
+    assert len(glyphs) == 20_509
+    assert chars == sorted(set(chars))
+    assert all(0x3400 <= ord(char) <= 0x9FFF for char in chars)
+    assert all(re.search("[a-z0-9]", glyph.definition, re.I) for glyph in glyphs)
+    assert all(1 <= glyph.radical <= 214 for glyph in glyphs)
+    assert all(glyph.senses == g.split_senses(glyph.definition) != () for glyph in glyphs)
+
+
+def test_no_definition_names_a_character() -> None:
+    for glyph in g.load_glyphs():
+        text = glyph.definition
+        assert not HAN.search(text), text
+        assert "U+" not in text and not re.search(r"radical\s*(no\.?|number)?\s*\d", text, re.I), (
+            text
+        )
+        assert not re.search(r"\b(same as|variant of|form of)\s*[,;)]|\(\s*\)|\[\s*\]|  ", text), (
+            text
+        )
+        assert text == text.strip(" ,;") and text.count("(") == text.count(")"), text
+
+
+def test_cleaning_keeps_what_is_english() -> None:
+    assert the("锂").definition == "lithium (element 3, Li)"
+    assert the("釒").definition == the("金").definition  # only "Kangxi radical 167" of its own
+    assert the("㐀").definition == "hillock or mound"
+    fallback = [glyph.char for glyph in g.load_glyphs() if glyph.definition == "a variant form"]
+    assert len(fallback) == 5
+
+
+def test_labels() -> None:
+    count = Counter(glyph.radical for glyph in g.load_glyphs())
+    expected = {167: 736, 85: 896, 75: 833, 140: 834, 142: 398, 196: 357, 195: 361}
+    assert {radical: count[radical] for radical in expected} == expected
+    assert (the("明").layout, the("明").components) == ("left-right", ("日", "月"))
+    assert (the("草").layout, the("草").components) == ("top-bottom", ("艹", "早"))
+    assert (the("國").layout, the("國").components) == ("surround", ("囗", "或"))
+    layouts = Counter(glyph.layout for glyph in g.load_glyphs())
+    assert set(layouts) == {"left-right", "top-bottom", "surround", "other"}
+    assert layouts["left-right"] == 13_905 and layouts["other"] < 400
+
+
+def test_package_data_is_small_and_carries_its_licences() -> None:
+    assert sum(path.stat().st_size for path in g.DATA.iterdir()) <= 6_000_000
+    notice = (g.DATA / "NOTICE").read_text(encoding="utf-8")
+    for line in ("© 2014-2021 Adobe", "SIL OPEN FONT LICENSE Version 1.1", "Unicode, Inc."):
+        assert line in notice
+
+
+# ------------------------------------------------------------------------------------ split
+
+
+def test_no_family_and_no_definition_crosses_the_split() -> None:
+    by_family, by_text = defaultdict(set), defaultdict(set)
+    for glyph in g.load_glyphs():
+        by_family[glyph.family].add(glyph.split)
+        by_text[" ".join(re.findall("[a-z0-9]+", glyph.definition.lower()))].add(glyph.split)
+    assert all(len(splits) == 1 for splits in by_family.values())
+    assert all(len(splits) == 1 for splits in by_text.values())
+
+
+@pytest.mark.parametrize("pair", ["魚鱼", "門门", "麥麦", "金釒", "國囯", "龜龟", "體体", "為爲"])
+def test_variants_are_one_family(pair: str) -> None:
+    assert the(pair[0]).family == the(pair[1]).family
+
+
+def test_the_split_is_fixed() -> None:
+    test = "".join(glyph.char for glyph in g.load_glyphs() if glyph.split == "test")
+    assert abs(len(test) / 20_509 - 0.05) < 0.005
+    digest = hashlib.sha256(test.encode("utf-8")).hexdigest()
+    assert digest == "337629314a57d378dd0d8d781bc1b8abc375ce3d8c7ee71d8c6521a0f2e1911c"
+
+
+# ----------------------------------------------------------------------------------- senses
+
+
+@pytest.mark.parametrize(
+    ("definition", "senses"),
+    [
+        ("gold; metals in general; money", ("gold", "metals in general", "money")),
+        ("to see, to look; to see", ("to see", "to look")),
+        ("lithium (element 3, Li)", ("lithium (element 3, Li)",)),
+        ("food, oil, etc.; a cake", ("food", "oil", "a cake")),
+        ("one of 10,000; many", ("one of 10,000", "many")),
+        ("open (never, closed; so", ("open (never", "closed", "so")),
+        ("", ()),
+    ],
+)
+def test_senses(definition: str, senses: tuple[str, ...]) -> None:
+    assert g.split_senses(definition) == senses
+
+
+# -------------------------------------------------------------------------------- rendering
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_glyphs_have_ink_and_a_white_border(size: int) -> None:
+    chars = [glyph.char for glyph in g.load_glyphs()]
+    images = g.render(chars, size)
+    assert images.shape == (len(chars), size, size) and images.dtype == torch.uint8
+    assert images.flatten(1).amin(1).max() < 128, "a blank glyph"
+    if size >= 32:  # smaller than that, strokes reach the edge
+        border = torch.cat([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], 1)
+        assert border.min() >= (255 if size == 64 else 230)
+
+
+def test_no_character_is_drawn_as_the_empty_box() -> None:
+    box = g.render(["\U0010fffd"], 32)[0]
+    images = g.render([glyph.char for glyph in g.load_glyphs()], 32)
+    assert box.min() < 128
+    assert not (images == box).flatten(1).all(1).any()
+
+
+def test_pictures_are_the_right_way_up() -> None:
+    river, two, nail = 255 - g.render("川二丁", 64).float()
+    assert river[:, 16:48].sum(0).min() == 0 and river[16:48].sum(1).min() > 0, "three uprights"
+    assert two[16:48].sum(1).min() == 0 and two[:, 16:48].sum(0).min() > 0, "two bars"
+    assert nail[:16].sum() > nail[-16:].sum(), "the bar is on top"
+
+
+def test_render_refuses_a_wrong_size_or_font(tmp_path: Path) -> None:
+    for size in (7, 513, 32.0, True):
+        with pytest.raises(ValueError, match="8 to 512"):
+            g.render("金", size)  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match=r"no\.otf"):
+        g.render("金", 32, tmp_path / "no.otf")
+    (tmp_path / "bad.otf").write_bytes(b"not a font")
+    with pytest.raises(ValueError, match=r"bad\.otf is not a font"):
+        g.render("金", 32, tmp_path / "bad.otf")
+
+
+# ------------------------------------------------------------------------------------ cache
+
+
+def only_file(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_the_cache_is_read_back(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = g.glyph_images(32)
+    monkeypatch.setattr(g, "render", lambda *_: pytest.fail("drawn again"))
+    assert torch.equal(g.glyph_images(32), images)
+    assert only_file(few).name.startswith("glyphs-32-")
+
+
+def damage_truncate(data: bytearray) -> bytearray:
+    return data[: len(data) // 2]
+
+
+def damage_flip(data: bytearray) -> bytearray:
+    data[-100] ^= 255
+    return data
+
+
+def damage_empty(data: bytearray) -> bytearray:
+    return bytearray()
+
+
+def damage_foreign(data: bytearray) -> bytearray:
+    return bytearray(b"\xff" * 500)
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, damage_empty, damage_foreign])
+def test_a_damaged_cache_is_rebuilt(few: Path, damage) -> None:  # type: ignore[no-untyped-def]
+    images = g.glyph_images(32)
+    path = only_file(few)
+    whole = path.read_bytes()
+    path.write_bytes(damage(bytearray(whole)))
+    with pytest.warns(UserWarning, match="damaged"):
+        assert torch.equal(g.glyph_images(32), images)
+    assert only_file(few).read_bytes() == whole
+
+
+def test_a_cache_of_another_shape_is_rebuilt(few: Path) -> None:
+    g.glyph_images(32)
+    path = only_file(few)
+    g._write_cache(path, torch.zeros(3, 32, 32, dtype=torch.uint8))
+    with pytest.warns(UserWarning, match="damaged"):
+        assert len(g.glyph_images(32)) == len(g.load_glyphs())
+
+
+def test_what_cannot_be_written_goes_to_a_temporary_folder(
+    few: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setenv("MINIDIFF_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.warns(UserWarning, match=r"cannot be written.*MINIDIFF_CACHE"):
+        images = g.glyph_images(16)
+    folder = g.cache_dir()
+    assert folder.parent == tmp_path / "tmp" and only_file(folder).suffix == ".safetensors"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        assert torch.equal(g.glyph_images(16), images)
+
+
+def test_a_full_disk_costs_the_cache_and_nothing_else(
+    few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(g, "save_file", full)
+    with pytest.warns(UserWarning, match="No space left"):
+        images = g.glyph_images(16)
+    assert images.shape[1:] == (16, 16) and not list(few.iterdir())
+
+
+def test_many_may_ask_at_once(few: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(g.glyph_images, [24] * 8))
+    assert all(torch.equal(images, results[0]) for images in results)
+    assert only_file(few).suffix == ".safetensors", "no temporary file is left"
+
+
+def test_without_the_variable_the_user_cache_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MINIDIFF_CACHE", raising=False)
+    monkeypatch.setattr(g, "_writable", lambda folder: folder)
+    assert "minidiff" in str(g.cache_dir())
+
+
+def test_importing_glyphs_is_light() -> None:
+    code = (
+        "import sys, minidiff.glyphs; heavy = {'transformers', 'accelerate', 'matplotlib',"
+        " 'fontTools', 'diffusers'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    )
+    root = Path(__file__).resolve().parent.parent
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=dict(os.environ))
+
+
+# --------------------------------------------------------------------------------- datasets
+
+
+def test_ink_is_minus_one_and_paper_one() -> None:
+    assert g.to_float(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
+
+
+def test_dataset(few: Path) -> None:
+    whole, train, test = (g.GlyphDataset(32, split) for split in ("all", "train", "test"))
+    assert len(whole) == len(train) + len(test) == len(g.load_glyphs())
+    assert {glyph.char for glyph in train.glyphs}.isdisjoint(glyph.char for glyph in test.glyphs)
+    assert whole.images.shape == (len(whole), 1, 32, 32) and whole.images.dtype == torch.uint8
+    for i, glyph in enumerate(whole.glyphs):
+        item = whole[i]
+        assert torch.equal(whole.images[i, 0], g.render(glyph.char, 32)[0])
+        assert item["image"].dtype == torch.float32 and item["image"].shape == (1, 32, 32)
+        assert item["image"].max() == 1 and item["image"].min() >= -1
+        assert item["text"] == glyph.definition == whole.prompts[i][0]
+        assert whole.prompts[i][1:] == (glyph.senses if len(glyph.senses) > 1 else ())
+    with pytest.raises(ValueError, match=r"'validation'.*train, test, all"):
+        g.GlyphDataset(32, "validation")
+
+
+def picture_folder(folder: Path, table: str | None, encoding: str = "utf-8") -> Path:
+    folder.mkdir(exist_ok=True)
+    Image.new("L", (40, 20), 0).save(folder / "wide.png")
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(folder / "clear.png")
+    Image.fromarray(np.full((9, 9), 30000, np.uint16)).save(folder / "deep.png")
+    (folder / "broken.png").write_bytes((folder / "wide.png").read_bytes()[:40])
+    Image.new("L", (8, 8), 0).save(folder.parent / "outside.png")
+    if table is not None:
+        (folder / "metadata.csv").write_text(table, encoding=encoding)
+    return folder
+
+
+def test_own_pictures(tmp_path: Path) -> None:
+    table = 'file_name,text\nwide.png,"black; wide"\nclear.png,\ndeep.png,grey\n'
+    data = g.ImageFolder(picture_folder(tmp_path / "p", table, "utf-8-sig"), size=32)
+    assert len(data) == 3 and data.images.shape == (3, 1, 32, 32)
+    wide, clear, deep = data.images[:, 0]
+    assert (wide[:8] == 255).all() and (wide[-8:] == 255).all() and (wide[9:23] == 0).all()
+    assert (clear == 255).all(), "transparent is paper"
+    assert (deep.float() - 30000 / 257).abs().max() <= 1, "16 bits are scaled, not clipped"
+    assert data.prompts == [("black; wide", "black", "wide"), ("",), ("grey",)]
+    assert data[0]["text"] == "black; wide" and data[1]["image"].min() == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "error", "message"),
+    [
+        (None, FileNotFoundError, r"metadata\.csv"),
+        ("", ValueError, "lacks the column file_name and text"),
+        ("file_name,caption\nwide.png,x\n", ValueError, "lacks the column text.*caption"),
+        ("file_name,text\n", ValueError, "lists no picture"),
+        ("file_name,text\nwide.png,x\nno.png,y\n", FileNotFoundError, r"line 3: .*'no\.png'"),
+        ("file_name,text\nbroken.png,x\n", ValueError, r"line 2: 'broken\.png' cannot be read"),
+        ("file_name,text\nmetadata.csv,x\n", ValueError, "cannot be read as a picture"),
+        ("file_name,text\n../outside.png,x\n", ValueError, "name a file inside"),
+        ("file_name,text\n/outside.png,x\n", ValueError, "name a file inside"),
+        ("file_name,text\n,x\n", ValueError, "line 2: file_name is ''"),
+        ('file_name,text\nwide.png,"two\nlines"\nno.png,\n', FileNotFoundError, "line 4"),
+    ],
+)
+def test_own_pictures_that_are_wrong(
+    tmp_path: Path, table: str | None, error: type[Exception], message: str
+) -> None:
+    folder = picture_folder(tmp_path / "p", table)
+    with pytest.raises(error, match=message):
+        g.ImageFolder(folder, size=32)
+
+
+def test_a_table_that_is_not_utf8(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "p", "file_name,text\nwide.png,caf\xe9\n", "latin-1")
+    with pytest.raises(ValueError, match="UTF-8"):
+        g.ImageFolder(folder)
+
+
+def test_nearest() -> None:
+    candidates = torch.randint(256, (5000, 1, 8, 8), dtype=torch.uint8)
+    picked = torch.tensor([3, 4999, 2048])
+    noisy = g.to_float(candidates[picked]) + 0.05 * torch.randn(3, 1, 8, 8)
+    found = g.nearest(noisy, candidates, count=4)
+    exact = torch.cdist(noisy.flatten(1).double(), g.to_float(candidates).flatten(1).double())
+    assert found.shape == (3, 4) and torch.equal(found[:, 0], picked)
+    assert torch.equal(found, exact.topk(4, largest=False).indices)
+    for count in (0, 5001):
+        with pytest.raises(ValueError, match=f"count is {count}"):
+            g.nearest(noisy, candidates, count)
+    with pytest.raises(ValueError, match="differ in size"):
+        g.nearest(noisy[..., :4], candidates)
+
+
+# ---------------------------------------------------------------------- how the data is built
+
+
+@pytest.fixture(scope="module")
+def build_data() -> ModuleType:
+    path = Path(__file__).resolve().parent.parent / "tools" / "build_data.py"
+    spec = importlib.util.spec_from_file_location("build_data", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("(same as U+4E18 丘) hillock or mound", "hillock or mound"),
+        ("lithium (element 3, Li)", "lithium (element 3, Li)"),
+        ("body; trunk, hull; Kangxi radical 158", "body; trunk, hull"),
+        ("short (ancient form of 拙) stupid", "short, stupid"),
+        ("same as 冀 U+5180 to hope for; to wish", "to hope for; to wish"),
+        ("(Cant.) 啲咑, a trumpet", "(Cant.) a trumpet"),
+        ("cup (same as 杯 [U+676F] and 桮 [U+686E]); sad", "cup; sad"),
+        ("large", "large"),  # a relation word elsewhere
+        ("variant of 七 (U+4E03)", ""),
+        ("Kangxi radical 167", ""),
+    ],
+)
+def test_cleaning(build_data: ModuleType, raw: str, cleaned: str) -> None:
+    assert build_data.clean(raw) == cleaned
+
+
+def test_families_follow_chains_of_variants_and_definitions(build_data: ModuleType) -> None:
+    texts = {"a": "Fish!", "b": "fish", "c": "river", "d": "sea", "e": "wood"}
+    family = build_data.families(texts, [("b", "z"), ("z", "c")])  # z has no definition
+    assert family == {"a": "a", "b": "a", "c": "a", "d": "d", "e": "e"}
