@@ -12,8 +12,9 @@ help:
 	@echo "make clean      remove what make made: .venv, _build and caches"
 	@echo "The first of them installs everything into .venv (PYTHON=... chooses the Python, >= 3.11)."
 
-# The stamp holds the folder's path: a folder that was moved is installed anew.
-ifneq ($(shell cat $(STAMP) 2>/dev/null),$(shell pwd -P))
+# The stamp holds the folder's path: a folder that was moved is installed anew, and so is one whose
+# Python has gone.
+ifneq ($(shell $(RUN) -c "" 2>/dev/null && cat $(STAMP) 2>/dev/null),$(shell pwd -P))
 .PHONY: $(STAMP)
 endif
 
@@ -36,9 +37,10 @@ $(STAMP): pyproject.toml constraints.txt
 	fi >&2; \
 	echo "Installing into .venv with $$p: some 210 packages, 3 to 10 minutes, 2.5 GB on disk."; \
 	echo "To download: about 420 MB on macOS and 560 MB on Linux with a CPU build of torch; the"; \
-	echo "build that PyPI has for Linux carries CUDA: 3.1 GB, and 7 GB on disk (pytorch.org tells"; \
+	echo "build that PyPI has for Linux carries CUDA: 3.1 GB, and more on disk (pytorch.org tells"; \
 	echo "which PIP_EXTRA_INDEX_URL gives the CPU build). What pip has cached is not fetched again."; \
-	"$$p" -m venv .venv
+	echo "Afterwards make test takes about 15 minutes on 2 cores, make book about 1 minute."; \
+	clear=; $(RUN) -c "" 2>/dev/null || clear=--clear; "$$p" -m venv $$clear .venv
 	@$(RUN) -m pip install -q setuptools wheel -c constraints.txt
 	$(RUN) -m pip install --no-build-isolation -e ".[notebooks,evaluate,book,test,data]" \
 	  -c constraints.txt
