@@ -1,0 +1,295 @@
+"""Denoisers: a network seen through a schedule.
+
+A noisy picture x_t = alpha x_0 + sigma eps is one equation in two unknowns, the data x_0 and the
+noise eps. Whatever second equation a network was trained to give (`eps`, `x0`, `v` or `flow`), the
+pair can be solved; so every `Denoiser` answers with all of them, and samplers need not care.
+
+The best possible answer is always the same thing: E[x_0 | x_t], the average of all originals that
+could have led to x_t. For a finite data set and for a Gaussian mixture it has a closed form; those
+ideal denoisers stand here too, to learn from and to test with.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minidiff.schedules import Schedule
+
+__all__ = [
+    "PREDICTION_TYPES",
+    "Denoiser",
+    "Guided",
+    "IdealDenoiser",
+    "MixtureDenoiser",
+    "NetworkDenoiser",
+    "Prediction",
+    "training_target",
+]
+
+PREDICTION_TYPES = ("eps", "x0", "v", "flow")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a denoiser says about x_t. All tensors have the shape of x_t, (B, ...)."""
+
+    x_t: Tensor
+    x0: Tensor  # estimate of the data, E[x_0 | x_t]
+    eps: Tensor  # estimate of the noise, E[eps | x_t]
+    alpha: Tensor  # (B or 1, 1, ...) of the schedule at t
+    sigma: Tensor
+
+    @property
+    def v(self) -> Tensor:
+        """alpha eps − sigma x_0 (Salimans & Ho 2022, appendix D)."""
+        return self.alpha * self.eps - self.sigma * self.x0
+
+    @property
+    def flow(self) -> Tensor:
+        """eps − x_0, the velocity along the straight line from data to noise."""
+        return self.eps - self.x0
+
+    @property
+    def score(self) -> Tensor:
+        """Gradient of log q(x_t) with respect to x_t: −eps / sigma (Vincent 2011)."""
+        return -self.eps / self.sigma
+
+    def clipped(self, low: float, high: float) -> Prediction:
+        """The same with x_0 held within [low, high], and eps derived from it again."""
+        x0 = self.x0.clamp(low, high)
+        eps = (self.x_t - self.alpha * x0) / self.sigma
+        return Prediction(self.x_t, x0, eps, self.alpha, self.sigma)
+
+
+def _mixing(prediction_type: str, alpha: Tensor, sigma: Tensor) -> tuple[Any, Any]:
+    """(a, b) such that the network's target is a x_0 + b eps."""
+    if prediction_type == "eps":
+        return 0.0, 1.0
+    if prediction_type == "x0":
+        return 1.0, 0.0
+    if prediction_type == "v":
+        return -sigma, alpha
+    if prediction_type == "flow":
+        return -1.0, 1.0
+    raise ValueError(
+        f"unknown prediction_type {prediction_type!r}: choose one of {', '.join(PREDICTION_TYPES)}"
+    )
+
+
+def training_target(
+    prediction_type: str, schedule: Schedule, x0: Tensor, eps: Tensor, t: int | Tensor
+) -> Tensor:
+    """What a network of this prediction type should answer for x_t made from x0 and eps.
+
+    Args:
+        x0, eps: (B, ...) data and noise.
+        t: one timestep or (B,) of them.
+
+    Returns:
+        (B, ...) the target of the mean squared error.
+    """
+    a, b = _mixing(prediction_type, *schedule.coefficients(t, like=x0))
+    return a * x0 + b * eps
+
+
+class Denoiser:
+    """Answers "what is under the noise?": called with (x_t, t) it returns a `Prediction`.
+
+    A subclass says how to find (x_0, eps); clipping is done here, once.
+
+    Attributes:
+        schedule: the noise that it knows.
+        clip: (low, high) range of the data, or None for no clipping.
+        evaluations: network calls that one call of this denoiser costs.
+    """
+
+    evaluations = 1
+
+    def __init__(self, schedule: Schedule, clip: tuple[float, float] | None = None) -> None:
+        self.schedule, self.clip = schedule, clip
+
+    def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        """(x_0, eps), unclipped; both (B, ...) like x_t."""
+        raise NotImplementedError
+
+    def __call__(self, x_t: Tensor, t: int | Tensor) -> Prediction:
+        """x_t: (B, ...); t: one timestep or (B,), in 1 … T (at t = 0 nothing is to be removed)."""
+        x0, eps = self.estimate(x_t, t)
+        prediction = Prediction(x_t, x0, eps, *self.schedule.coefficients(t, like=x_t))
+        return prediction if self.clip is None else prediction.clipped(*self.clip)
+
+
+class NetworkDenoiser(Denoiser):
+    """A network together with what it was trained to predict.
+
+    Args:
+        network: called as network(x_t, t, **condition) with x_t (B, C, H, W) and t (B,); returns
+            (B, C, H, W).
+        prediction_type: "eps", "x0", "v" or "flow".
+        condition: keyword arguments handed to the network, for instance tokens and mask.
+
+    Raises:
+        ValueError: for an unknown type, or for eps on a schedule with alpha_T = 0: there x_T holds
+            nothing of the data, and x_0 = (x_T − sigma eps) / alpha would divide by zero.
+    """
+
+    def __init__(
+        self,
+        network: Callable[..., Tensor],
+        schedule: Schedule,
+        prediction_type: str,
+        clip: tuple[float, float] | None = None,
+        **condition: Any,
+    ) -> None:
+        super().__init__(schedule, clip)
+        _mixing(prediction_type, schedule.alpha, schedule.sigma)  # refuses an unknown type
+        if prediction_type == "eps" and schedule.alpha[-1] == 0:
+            raise ValueError(
+                f"prediction_type 'eps' cannot be used with schedule {schedule.name!r} because its "
+                "alpha is 0 at t = T; use 'v', 'flow' or 'x0'"
+            )
+        self.network, self.prediction_type, self.condition = network, prediction_type, condition
+
+    def given(self, **condition: Any) -> NetworkDenoiser:
+        """The same denoiser under another condition."""
+        other = copy.copy(self)
+        other.condition = condition
+        return other
+
+    def output(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        """(B, C, H, W) what the network itself says, before it is solved for x_0 and eps."""
+        t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+        return self.network(x_t, t, **self.condition)
+
+    def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        # y = a x0 + b eps and x_t = alpha x0 + sigma eps: two equations, solved by Cramer's rule.
+        alpha, sigma = self.schedule.coefficients(t, like=x_t)
+        a, b = _mixing(self.prediction_type, alpha, sigma)
+        y = self.output(x_t, t)
+        determinant = alpha * b - sigma * a
+        return (b * x_t - sigma * y) / determinant, (alpha * y - a * x_t) / determinant
+
+    def loss(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """(B,) mean squared error of the network for each example (Ho et al. 2020, eq. 14)."""
+        target = training_target(self.prediction_type, self.schedule, x0, eps, t)
+        error = self.output(self.schedule.add_noise(x0, eps, t), t).float() - target
+        return error.square().flatten(1).mean(1)
+
+
+class Guided(Denoiser):
+    """Classifier-free guidance (Ho & Salimans 2022): uncond + s (cond − uncond).
+
+    Args:
+        conditional: the denoiser that is told the text.
+        unconditional: the one that is told nothing, or a negative prompt.
+        guidance_scale: s. 1 is the conditional denoiser itself, bit for bit and at its cost.
+        clip: range of the data; applied once, after the two are combined.
+    """
+
+    def __init__(
+        self,
+        conditional: Denoiser,
+        unconditional: Denoiser,
+        guidance_scale: float,
+        clip: tuple[float, float] | None = None,
+    ) -> None:
+        if not math.isfinite(guidance_scale) or guidance_scale < 0:
+            raise ValueError(
+                f"guidance_scale must be a number >= 0 (1 = off), got {guidance_scale!r}"
+            )
+        super().__init__(conditional.schedule, clip)
+        self.conditional, self.unconditional = conditional, unconditional
+        self.guidance_scale = guidance_scale
+        if guidance_scale != 1:
+            self.evaluations = conditional.evaluations + unconditional.evaluations
+
+    def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        x0, eps = self.conditional.estimate(x_t, t)
+        if self.guidance_scale == 1:
+            return x0, eps
+        x0_without, eps_without = self.unconditional.estimate(x_t, t)
+        return (
+            x0_without + self.guidance_scale * (x0 - x0_without),
+            eps_without + self.guidance_scale * (eps - eps_without),
+        )
+
+
+class IdealDenoiser(Denoiser):
+    """The best possible denoiser of a finite data set: a weighted average of its members.
+
+    With q(x_0) = one spike on each example, the posterior mean is sum_i w_i x^(i) with
+    w = softmax(−‖x_t − alpha x^(i)‖² / 2 sigma²) (Karras et al. 2022, appendix B.3). It can only
+    ever give back what it has seen.
+
+    Args:
+        data: (N, ...) the examples.
+    """
+
+    def __init__(
+        self, schedule: Schedule, data: Tensor, clip: tuple[float, float] | None = None
+    ) -> None:
+        super().__init__(schedule, clip)
+        self.data = data
+        self._flat = data.flatten(1)
+        self._norms = self._flat.square().sum(1)
+
+    def weights(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        """(B, N) how likely each example is to be the original of each x_t; rows sum to 1."""
+        alpha, sigma = self.schedule.coefficients(t, like=x_t.flatten(1))
+        # ‖x_t‖² is the same for all examples and drops out of the softmax.
+        distances = alpha**2 * self._norms - 2 * alpha * (x_t.flatten(1) @ self._flat.T)
+        return torch.softmax(-distances / (2 * sigma**2), dim=1)
+
+    def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = self.schedule.coefficients(t, like=x_t)
+        x0 = (self.weights(x_t, t) @ self._flat).view_as(x_t)
+        return x0, (x_t - alpha * x0) / sigma
+
+
+class MixtureDenoiser(Denoiser):
+    """The best possible denoiser of a mixture of Gaussians, in closed form.
+
+    Args:
+        weights: (K,) positive, sum 1.
+        means: (K, d).
+        covariances: (K, d, d).
+    """
+
+    def __init__(
+        self, schedule: Schedule, weights: Tensor, means: Tensor, covariances: Tensor
+    ) -> None:
+        super().__init__(schedule)
+        self.weights, self.means, self.covariances = weights, means, covariances
+
+    def _components(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        """Log of weight times density (B, K) and posterior mean (B, K, d) under each component.
+
+        Under component k, x_t is Gaussian with mean alpha m_k and covariance alpha² C_k + sigma² I.
+        """
+        alpha, sigma = (c.view(-1, 1, 1, 1) for c in self.schedule.coefficients(t, like=x_t))
+        d = self.means.shape[1]
+        eye = torch.eye(d, dtype=x_t.dtype, device=x_t.device)
+        covariance = alpha**2 * self.covariances + sigma**2 * eye  # (B or 1, K, d, d)
+        residual = (x_t[:, None] - alpha[..., 0] * self.means)[..., None]  # (B, K, d, 1)
+        whitened = torch.linalg.solve(covariance, residual.expand(len(x_t), -1, -1, -1))
+        energy = (residual * whitened).sum((-2, -1)) + torch.logdet(covariance)
+        log_density = self.weights.log() - (energy + d * math.log(2 * math.pi)) / 2
+        mean = self.means + (alpha * self.covariances @ whitened)[..., 0]
+        return log_density, mean
+
+    def log_density(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        """(B,) log q(x_t) for x_t (B, d)."""
+        return self._components(x_t, t)[0].logsumexp(1)
+
+    def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        log_density, mean = self._components(x_t, t)
+        x0 = (log_density.softmax(1)[..., None] * mean).sum(1)
+        alpha, sigma = self.schedule.coefficients(t, like=x_t)
+        return x0, (x_t - alpha * x0) / sigma

@@ -1,0 +1,309 @@
+"""Samplers: walks from noise x_T down to data x_0.
+
+Every rule here makes the same move from t to an earlier s. Given an estimate of x_0, the noise in
+x_t is eps = (x_t − alpha_t x_0) / sigma_t, and
+
+    x_s = alpha_s x_0 + sqrt(sigma_s² − fresh²) eps + fresh z,      z ~ N(0, I)
+
+puts it together again with less noise, part of it old and part of it fresh. Samplers differ in two
+choices only: which x_0 stands for the whole way from t to s, and how much of the noise is fresh
+(none: an ordinary differential equation; as much as the noising chain has: a stochastic one).
+
+    rule            x_0                                fresh noise
+    ddpm            the one at t                       as the chain
+    ddim            the one at t                       eta times the chain's
+    heun            mean of those at t and at s        none
+    dpmpp_2m        extrapolated from the last two     none
+    dpmpp_2m_sde    extrapolated from the last two     as the chain
+
+At s = 0 there is no noise left to keep or to replace, so the last step returns x_0 itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minidiff.denoisers import Denoiser, Prediction
+from minidiff.schedules import Schedule
+
+__all__ = [
+    "SAMPLERS",
+    "Step",
+    "ddim",
+    "ddpm",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "evaluations",
+    "heun",
+    "sample",
+    "sample_steps",
+    "standard_normal",
+]
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+Noise = Callable[[], Tensor]
+Before = tuple[int, Prediction] | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a walk."""
+
+    index: int  # 0 … N − 1
+    t: int  # the timestep just reached; 0 at the last step
+    x: Tensor  # (B, ...) the state there
+    prediction: Prediction  # made where the step began: .x0 is what the denoiser then imagined
+
+
+# A step rule is called as rule(denoiser, x, t, s, now, before, noise, **options) and returns x_s.
+# `now` is the prediction at (x, t); `before` is (timestep, prediction) of the previous step, None
+# at the first; noise() draws fresh standard normal noise like x. Keyword-only arguments are options.
+
+
+def move(
+    schedule: Schedule, x: Tensor, t: int, s: int, x0: Tensor, noise: Noise, eta: float = 0.0
+) -> Tensor:
+    """From x_t to x_s as if x0 were right all the way (Song et al. 2021, DDIM, eq. 12 and 16).
+
+    The variance of the fresh noise is eta² times that of q(x_s | x_t, x_0), sigma_s² (1 − e^−2h)
+    with e^−h = (alpha_t / sigma_t) / (alpha_s / sigma_s). In this form it holds on the straight line
+    too, and from alpha_t = 0.
+    """
+    alpha_t, sigma_t = schedule.alpha[t].item(), schedule.sigma[t].item()
+    alpha_s, sigma_s = schedule.alpha[s].item(), schedule.sigma[s].item()
+    kept = (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2  # e^−2h
+    fresh = eta * sigma_s * math.sqrt(1 - kept)
+    of_x = math.sqrt(sigma_s**2 - fresh**2) / sigma_t
+    x_s = of_x * x + (alpha_s - of_x * alpha_t) * x0
+    return x_s + fresh * noise() if fresh > 0 else x_s
+
+
+def ddim(
+    denoiser: Denoiser,
+    x: Tensor,
+    t: int,
+    s: int,
+    now: Prediction,
+    before: Before,
+    noise: Noise,
+    *,
+    eta: float = 0.0,
+) -> Tensor:
+    """Denoising diffusion implicit models (Song et al. 2021).
+
+    With eta = 0 this is Euler's method for the probability-flow equation, which in the variables
+    x / sigma and alpha / sigma reads d(x / sigma) / d(alpha / sigma) = x_0(x, t). With eta = 1 it
+    is `ddpm`.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be from 0 (no fresh noise) to 1 (as in DDPM), got {eta!r}")
+    return move(denoiser.schedule, x, t, s, now.x0, noise, eta)
+
+
+def ddpm(
+    denoiser: Denoiser, x: Tensor, t: int, s: int, now: Prediction, before: Before, noise: Noise
+) -> Tensor:
+    """Draw from q(x_s | x_t, x_0), the noising chain turned round (Ho et al. 2020, eq. 6 and 7).
+
+    The estimate takes the place of the unknown x_0. Eq. 7 multiplied out is `move` with eta = 1,
+    also where s is not t − 1: its beta is then that of the whole stride, 1 − ᾱ_t / ᾱ_s.
+    """
+    return move(denoiser.schedule, x, t, s, now.x0, noise, eta=1.0)
+
+
+def heun(
+    denoiser: Denoiser, x: Tensor, t: int, s: int, now: Prediction, before: Before, noise: Noise
+) -> Tensor:
+    """Try a step, ask again where it ends, and go with the mean (Karras et al. 2022, alg. 1).
+
+    This is the trapezoid rule in the variables of `ddim`, where alpha_T = 0 is harmless. Two
+    evaluations a step; one at the last, because a denoiser is never asked at t = 0.
+    """
+    x_s = move(denoiser.schedule, x, t, s, now.x0, noise)
+    if s == 0:
+        return x_s
+    x0 = (now.x0 + denoiser(x_s, s).x0) / 2
+    return move(denoiser.schedule, x, t, s, x0, noise)
+
+
+def extrapolated(schedule: Schedule, t: int, s: int, now: Prediction, before: Before) -> Tensor:
+    """x_0 halfway (in lambda = log alpha / sigma) from t to s, on the line through the last two.
+
+    There is no such line at the first step; and where lambda is infinite, at the data and at
+    alpha_T = 0, no halfway: there the newest x_0 is returned.
+    """
+    if before is None:
+        return now.x0
+    t_before, last = before
+    lambda_before, lambda_t, lambda_s = (schedule.log_snr[i].item() / 2 for i in (t_before, t, s))
+    if math.isinf(lambda_before) or math.isinf(lambda_s):
+        return now.x0
+    ratio = (lambda_s - lambda_t) / (lambda_t - lambda_before)
+    return now.x0 + ratio / 2 * (now.x0 - last.x0)
+
+
+def dpmpp_2m(
+    denoiser: Denoiser, x: Tensor, t: int, s: int, now: Prediction, before: Before, noise: Noise
+) -> Tensor:
+    """DPM-Solver++ (2M): second order at one evaluation a step (Lu et al. 2022, alg. 2)."""
+    x0 = extrapolated(denoiser.schedule, t, s, now, before)
+    return move(denoiser.schedule, x, t, s, x0, noise)
+
+
+def dpmpp_2m_sde(
+    denoiser: Denoiser, x: Tensor, t: int, s: int, now: Prediction, before: Before, noise: Noise
+) -> Tensor:
+    """SDE-DPM-Solver++ (2M): the same extrapolation in the step of DDPM (Lu et al. 2022)."""
+    x0 = extrapolated(denoiser.schedule, t, s, now, before)
+    return move(denoiser.schedule, x, t, s, x0, noise, eta=1.0)
+
+
+StepRule = Callable[..., Tensor]
+SAMPLERS: dict[str, StepRule] = {
+    "ddpm": ddpm,
+    "ddim": ddim,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+}
+
+
+def sample_steps(
+    denoiser: Denoiser,
+    x_T: Tensor,
+    sampler: str | StepRule = "dpmpp_2m",
+    num_inference_steps: int = 20,
+    generator: Generators = None,
+    timesteps: Sequence[int] | None = None,
+    **options: float,
+) -> Iterator[Step]:
+    """Walk from x_T to x_0 and yield every step. No gradients are recorded.
+
+    Args:
+        denoiser: asked once per step (twice by heun).
+        x_T: (B, ...) noise to start from, see `standard_normal`.
+        sampler: a name in `SAMPLERS`, or a step rule of your own.
+        num_inference_steps: N, from 1 to T.
+        generator: source of the fresh noise of the stochastic samplers; with a list of B generators
+            picture i does not depend on how many others are drawn beside it.
+        timesteps: a strictly falling grid of your own, used instead of num_inference_steps. It may
+            end above 0: then the last state still holds noise.
+        options: of the sampler, for instance eta of ddim.
+
+    Raises:
+        ValueError: for an unknown sampler, impossible steps or timesteps, or a list of generators
+            that does not match the batch. Raised by the call itself, before the first step.
+        TypeError: for an option that the sampler does not have.
+    """
+    rule = _rule(sampler, options)
+    if timesteps is None:
+        grid = denoiser.schedule.timesteps(num_inference_steps)
+    else:
+        grid = _checked_grid(timesteps, denoiser.schedule.num_train_timesteps)
+    _check_generators(generator, len(x_T))
+
+    def noise() -> Tensor:
+        return standard_normal(x_T.shape, generator, x_T.device, x_T.dtype)
+
+    def walk() -> Iterator[Step]:
+        x, before = x_T, None
+        for index, (t, s) in enumerate(itertools.pairwise(grid)):
+            with torch.no_grad():  # not around the yield: the caller's own code keeps its gradients
+                now = denoiser(x, t)
+                x = rule(denoiser, x, t, s, now, before, noise, **options)
+            before = (t, now)
+            yield Step(index, s, x, now)
+
+    return walk()
+
+
+def sample(denoiser: Denoiser, x_T: Tensor, *args: object, **kwargs: object) -> Tensor:
+    """The (B, ...) end of `sample_steps`, which takes the same arguments."""
+    for step in sample_steps(denoiser, x_T, *args, **kwargs):  # type: ignore[arg-type]
+        x = step.x
+    return x
+
+
+def evaluations(sampler: str, num_inference_steps: int) -> int:
+    """How often a sampler asks the denoiser on the way to t = 0.
+
+    Times `denoiser.evaluations` this is the number of function evaluations (NFE): guidance runs the
+    network twice each time.
+    """
+    _rule(sampler, {})
+    return 2 * num_inference_steps - 1 if sampler == "heun" else num_inference_steps
+
+
+def standard_normal(
+    shape: Sequence[int],
+    generator: Generators = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Standard normal noise of this shape, (B, ...).
+
+    Noise is drawn on the generator's own device and then moved, so a generator of the CPU gives the
+    same pictures on every machine.
+
+    Args:
+        generator: one for all, or a list of B, one per picture. Without one the global random state
+            of the device is used.
+
+    Raises:
+        ValueError: if a list of generators does not hold one per picture.
+    """
+    _check_generators(generator, shape[0])
+    if generator is None:
+        return torch.randn(tuple(shape), device=device, dtype=dtype)
+    if isinstance(generator, torch.Generator):
+        x = torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=dtype)
+        return x.to(device)
+    one = tuple(shape[1:])
+    each = [torch.randn(one, generator=g, device=g.device, dtype=dtype) for g in generator]
+    return torch.stack([x.to(device) for x in each])
+
+
+def _check_generators(generator: Generators, batch: int) -> None:
+    if generator is None or isinstance(generator, torch.Generator) or len(generator) == batch:
+        return
+    raise ValueError(
+        f"{len(generator)} generators for a batch of {batch}: give one, or one per picture"
+    )
+
+
+def _rule(sampler: str | StepRule, options: dict[str, float]) -> StepRule:
+    """The step rule of this name, once its options are known to exist."""
+    if callable(sampler):
+        rule, name = sampler, getattr(sampler, "__name__", repr(sampler))
+    elif sampler in SAMPLERS:
+        rule, name = SAMPLERS[sampler], sampler
+    else:
+        raise ValueError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
+    parameters = inspect.signature(rule).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in known:
+            raise TypeError(
+                f"sampler {name!r} has no option {option!r}; "
+                + (f"it has {', '.join(known)}" if known else "it has none")
+            )
+    return rule
+
+
+def _checked_grid(timesteps: Sequence[int], last: int) -> list[int]:
+    grid = list(timesteps)
+    whole = all(isinstance(t, int) and not isinstance(t, bool) for t in grid)
+    inside = whole and all(0 <= t <= last for t in grid)
+    if len(grid) < 2 or not inside or any(t <= s for t, s in itertools.pairwise(grid)):
+        raise ValueError(
+            f"timesteps must be two or more whole numbers from {last} to 0, each smaller than the "
+            f"one before, got {grid!r}"
+        )
+    return grid

@@ -1,0 +1,226 @@
+"""Noise schedules: how much signal and how much noise there is at each timestep.
+
+Everything in this package rests on one line,
+
+    x_t = alpha_t * x_0 + sigma_t * eps,        eps ~ N(0, I)
+
+where t = 0 is the data (alpha = 1, sigma = 0) and t = T is the noise. A `Schedule` is the table of
+alpha and sigma for t = 0 … T, so it has T + 1 entries and no sampler needs a special case for its
+last step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["SCHEDULES", "Schedule", "make_schedule", "rescale_zero_terminal_snr"]
+
+
+class Schedule:
+    """Tables of alpha_t and sigma_t for t = 0 … T, in float64 on the CPU.
+
+    Args:
+        name: what the schedule is called in a configuration.
+        alpha: (T + 1,) share of the data left at t; alpha[0] = 1.
+        sigma: (T + 1,) standard deviation of the noise at t; sigma[0] = 0.
+
+    Raises:
+        ValueError: if the tables do not start at the data, or if the signal-to-noise ratio does not
+            fall at every step.
+    """
+
+    def __init__(self, name: str, alpha: Tensor, sigma: Tensor) -> None:
+        alpha, sigma = alpha.double().cpu(), sigma.double().cpu()
+        if alpha.ndim != 1 or alpha.shape != sigma.shape or len(alpha) < 2:
+            raise ValueError(
+                f"alpha and sigma must be two tables of T + 1 numbers, got shapes "
+                f"{tuple(alpha.shape)} and {tuple(sigma.shape)}"
+            )
+        if not (alpha[0] == 1 and sigma[0] == 0):
+            raise ValueError(
+                f"t = 0 is the data: alpha[0] must be 1 and sigma[0] must be 0, "
+                f"got {alpha[0].item()} and {sigma[0].item()}"
+            )
+        ratio = alpha[1:] / sigma[1:]  # at t = 0 it is infinite
+        if not (torch.isfinite(ratio).all() and (ratio >= 0).all() and (ratio.diff() < 0).all()):
+            raise ValueError(f"schedule {name!r}: alpha / sigma must fall at each step, to >= 0")
+        self.name, self.alpha, self.sigma = name, alpha, sigma
+
+    def __repr__(self) -> str:
+        return f"Schedule({self.name!r}, num_train_timesteps={self.num_train_timesteps})"
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """T, the number of noising steps."""
+        return len(self.alpha) - 1
+
+    @property
+    def is_variance_preserving(self) -> bool:
+        """Whether alpha² + sigma² = 1 at every t (not so on the straight line)."""
+        one = torch.ones_like(self.alpha)
+        return torch.allclose(self.alpha**2 + self.sigma**2, one, atol=1e-9)
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """(T + 1,) alpha_t², written ᾱ_t by Ho et al. 2020; entry 0 is 1.
+
+        Raises:
+            ValueError: on a schedule for which alpha² + sigma² is not 1.
+        """
+        if not self.is_variance_preserving:
+            raise ValueError(
+                f"schedule {self.name!r} has alpha² + sigma² ≠ 1, so betas and alphas_cumprod do "
+                "not describe it: use .alpha and .sigma"
+            )
+        return self.alpha**2
+
+    @property
+    def betas(self) -> Tensor:
+        """(T,) variance of the noise added from t − 1 to t, for t = 1 … T (Ho et al. 2020)."""
+        cumprod = self.alphas_cumprod
+        return 1 - cumprod[1:] / cumprod[:-1]
+
+    @property
+    def log_snr(self) -> Tensor:
+        """(T + 1,) log(alpha² / sigma²): +inf at t = 0, −inf where nothing of the data is left."""
+        return 2 * (self.alpha.log() - self.sigma.log())
+
+    def coefficients(self, t: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha_t and sigma_t in the dtype and on the device of `like`, shaped to multiply it.
+
+        Args:
+            t: one timestep, or (B,) timesteps, integers in 0 … T.
+            like: (B, ...) tensor that the result will be multiplied with.
+
+        Returns:
+            two tensors of shape (B or 1, 1, ..., 1) with as many dimensions as `like`.
+        """
+        index = torch.as_tensor(t, dtype=torch.long).reshape(-1)
+        shape = (-1,) + (1,) * (like.ndim - 1)
+        # One small table per device, made once: training then never waits for a transfer.
+        alpha, sigma = self._tables(like.device, like.dtype)
+        index = index.to(alpha.device)
+        return alpha[index].view(shape), sigma[index].view(shape)
+
+    def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]
+        cache = self.__dict__.setdefault("_cache", {})
+        if (device, dtype) not in cache:
+            cache[device, dtype] = (
+                self.alpha.to(dtype).to(device),  # the cast first: MPS has no float64
+                self.sigma.to(dtype).to(device),
+            )
+        return cache[device, dtype]
+
+    def add_noise(self, x0: Tensor, eps: Tensor, t: int | Tensor) -> Tensor:
+        """x_t = alpha_t x_0 + sigma_t eps, the whole noising chain in one step.
+
+        Args:
+            x0: (B, ...) data.
+            eps: (B, ...) standard normal noise.
+            t: one timestep or (B,) of them.
+        """
+        alpha, sigma = self.coefficients(t, like=x0)
+        return alpha * x0 + sigma * eps
+
+    def timesteps(self, num_inference_steps: int) -> list[int]:
+        """The walk of a sampler: num_inference_steps + 1 falling integers from T down to 0.
+
+        They are evenly spaced and rounded ("trailing" spacing, Lin et al. 2024, table 2), so the
+        walk always starts at pure noise and always ends exactly at the data.
+
+        Raises:
+            ValueError: if num_inference_steps is not in 1 … T.
+        """
+        steps, last = num_inference_steps, self.num_train_timesteps
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= last:
+            raise ValueError(
+                f"num_inference_steps must be a whole number from 1 to {last} (the steps of the "
+                f"schedule), got {steps!r}"
+            )
+        return [round(last * (steps - i) / steps) for i in range(steps + 1)]
+
+
+def linear(num_train_timesteps: int = 1000) -> Schedule:
+    """Linearly growing betas, 0.0001 … 0.02 over 1000 steps (Ho et al. 2020, section 4).
+
+    With another number of steps the betas are scaled, so that the noise at the end is the same.
+    """
+    scale = 1000 / num_train_timesteps
+    betas = torch.linspace(1e-4, 0.02, num_train_timesteps, dtype=torch.float64) * scale
+    return _from_betas("linear", betas.clamp(max=0.999))
+
+
+def cosine(num_train_timesteps: int = 1000) -> Schedule:
+    """alphas_cumprod falls like a squared cosine (Nichol & Dhariwal 2021, eq. 17).
+
+    As in the paper the betas stay below 0.999, so a trace of the data is left at t = T.
+    """
+    u = torch.arange(num_train_timesteps + 1, dtype=torch.float64) / num_train_timesteps
+    cumprod = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    return _from_betas("cosine", (1 - cumprod[1:] / cumprod[:-1]).clamp(max=0.999))
+
+
+def straight(num_train_timesteps: int = 1000) -> Schedule:
+    """The straight line from data to noise: alpha = 1 − t / T, sigma = t / T.
+
+    This is the path of flow matching (Lipman et al. 2023; Liu et al. 2023, rectified flow).
+    """
+    u = torch.arange(num_train_timesteps + 1, dtype=torch.float64) / num_train_timesteps
+    return Schedule("straight", 1 - u, u)
+
+
+def _from_betas(name: str, betas: Tensor) -> Schedule:
+    cumprod = torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
+    return Schedule(name, cumprod.sqrt(), (1 - cumprod).sqrt())
+
+
+def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:
+    """Shift and stretch sqrt(ᾱ) so that no data is left at t = T (Lin et al. 2024, alg. 1).
+
+    Without it the network learns that even the noisiest picture still shows how bright the paper
+    is, and samples that start from pure noise come out grey. As in the article, the entry at t = 1
+    is kept.
+
+    Args:
+        schedule: a variance-preserving schedule.
+    """
+    root = schedule.alphas_cumprod.sqrt()
+    first, last = root[1], root[-1]
+    alpha = (root - last) * first / (first - last)
+    alpha[0] = 1.0  # t = 0 is the data, outside the paper's table
+    return Schedule(schedule.name, alpha, (1 - alpha**2).clamp(min=0).sqrt())
+
+
+SCHEDULES: dict[str, Callable[[int], Schedule]] = {
+    "linear": linear,
+    "cosine": cosine,
+    "straight": straight,
+}
+
+
+def make_schedule(
+    name: str, num_train_timesteps: int = 1000, zero_terminal_snr: bool = False
+) -> Schedule:
+    """Build a schedule by name.
+
+    Args:
+        name: "linear", "cosine" or "straight".
+        num_train_timesteps: T.
+        zero_terminal_snr: rescale it so that alpha_T = 0 (the straight line ends there anyway).
+
+    Raises:
+        ValueError: for an unknown name or T < 2.
+    """
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown schedule {name!r}: choose one of {', '.join(sorted(SCHEDULES))}")
+    if num_train_timesteps < 2:
+        raise ValueError(f"num_train_timesteps must be at least 2, got {num_train_timesteps}")
+    schedule = SCHEDULES[name](num_train_timesteps)
+    if zero_terminal_snr and name != "straight":
+        schedule = rescale_zero_terminal_snr(schedule)
+    return schedule
