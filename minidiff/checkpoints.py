@@ -1,0 +1,227 @@
+"""Saving and loading: a folder of safetensors and one JSON file that says what they are.
+
+Nothing here reads or writes a pickle, so a checkpoint from anywhere can be opened without running
+anything. A folder is written under another name and renamed when it is complete; a folder under its
+own name is therefore always whole. Every file's SHA-256 stands in the JSON and is checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from minidiff.schedules import Schedule, make_schedule
+from minidiff.unet import UNet, UNetConfig
+
+__all__ = ["CheckpointError", "ModelConfig", "load_model", "save_model"]
+
+FORMAT, VERSION = "minidiff", 1
+Tensors = dict[str, Tensor]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, altered or not ours."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that is needed to use a trained network besides its weights.
+
+    Attributes:
+        unet: the network's shape.
+        image_size: height and width it was trained at.
+        schedule, num_train_timesteps, zero_terminal_snr: see `make_schedule`.
+        prediction_type: "eps", "x0", "v" or "flow".
+        data_mean, data_std: the network sees (image − data_mean) / data_std.
+        text_encoder: its name, or None for a network without text.
+        text_fingerprint: identifies the encoder's weights.
+        max_tokens: prompts are cut there.
+    """
+
+    unet: UNetConfig
+    image_size: int
+    schedule: str = "straight"
+    num_train_timesteps: int = 1000
+    zero_terminal_snr: bool = False
+    prediction_type: str = "flow"
+    data_mean: float = 0.0
+    data_std: float = 1.0
+    text_encoder: str | None = None
+    text_fingerprint: str | None = None
+    max_tokens: int = 32
+
+    def make_schedule(self) -> Schedule:
+        return make_schedule(self.schedule, self.num_train_timesteps, self.zero_terminal_snr)
+
+    def to_data(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1] to the network's units: mean 0 and deviation 1 over the data set."""
+        return (images - self.data_mean) / self.data_std
+
+    def to_images(self, x: Tensor) -> Tensor:
+        """The way back, held within [-1, 1]."""
+        return (x * self.data_std + self.data_mean).clamp(-1, 1)
+
+    @property
+    def data_range(self) -> tuple[float, float]:
+        """Where black (-1) and white (+1) lie in the network's units."""
+        return (-1 - self.data_mean) / self.data_std, (1 - self.data_mean) / self.data_std
+
+
+def write_folder(folder: Path, files: dict[str, Tensors], info: dict[str, Any]) -> None:
+    """Write `files` (name -> tensors) and `info` (as config.json) as one whole, or not at all.
+
+    An older folder of that name is replaced only once the new one is complete.
+
+    Raises:
+        OSError: where it cannot be written (full disk, no permission); nothing is changed then.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        hashes = {}
+        for name, tensors in files.items():
+            plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+            payload = save(plain)
+            hashes[name] = hashlib.sha256(payload).hexdigest()
+            _write_through(part / name, payload)
+        info = {"format": FORMAT, "version": VERSION, **info, "files": hashes}
+        text = json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False)
+        _write_through(part / "config.json", text.encode("utf-8"))
+        part.chmod(0o755)  # a temporary folder is private; a checkpoint need not be
+        if folder.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            folder.rename(retired / "old")
+            part.rename(folder)
+            shutil.rmtree(retired, ignore_errors=True)
+        else:
+            part.rename(folder)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"could not save {folder} ({error.strerror or error}); what was saved before is "
+            "intact. Free some space or choose another folder",
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_through(path: Path, payload: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())  # renamed too early, a power cut could leave an empty file
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """The JSON of a checkpoint folder, checked to be ours.
+
+    Raises:
+        CheckpointError: saying what is wrong with it.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a minidiff checkpoint: it has no config.json")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): use another copy") from error
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise CheckpointError(f"{folder} is not a minidiff checkpoint: {path} says nothing of it")
+    if info.get("version") != VERSION:
+        raise CheckpointError(
+            f"{folder} has checkpoint version {info.get('version')!r}, this minidiff reads "
+            f"{VERSION}: install a matching minidiff"
+        )
+    return info
+
+
+def read_tensors(folder: Path, name: str, info: dict[str, Any]) -> Tensors:
+    """The tensors of one file of a checkpoint folder, checked against its SHA-256.
+
+    Raises:
+        CheckpointError: if the file is missing, cut short or altered.
+    """
+    try:
+        payload = (folder / name).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{folder} lacks {name} ({error.strerror}): copy it again") from error
+    if hashlib.sha256(payload).hexdigest() != info.get("files", {}).get(name):
+        raise CheckpointError(
+            f"{folder / name} is not what was saved (its SHA-256 differs): it was cut short or "
+            "altered; copy it again or use another checkpoint"
+        )
+    try:
+        return load(payload)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder / name} holds no tensors ({error})") from error
+
+
+def model_info(config: ModelConfig, record: dict[str, Any]) -> dict[str, Any]:
+    """What `write_folder` puts into config.json for a model."""
+    return {"model": dataclasses.asdict(config), "record": record}
+
+
+def save_model(
+    folder: Path,
+    network: UNet,
+    config: ModelConfig,
+    record: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Save a trained network for use.
+
+    Args:
+        folder: becomes config.json and model.safetensors.
+        record: how it came about (data, seed, steps, time, measured quality); JSON values.
+        dtype: of the stored weights; half precision halves the file.
+    """
+    weights = {name: value.to(dtype) for name, value in network.state_dict().items()}
+    write_folder(Path(folder), {"model.safetensors": weights}, model_info(config, record or {}))
+
+
+def load_model(folder: Path) -> tuple[UNet, ModelConfig, dict[str, Any]]:
+    """The network (float32, in evaluation mode), its configuration and its record.
+
+    Raises:
+        CheckpointError: if the folder is not a whole, unaltered checkpoint of ours.
+    """
+    folder = Path(folder)
+    info = read_info(folder)
+    try:
+        values = dict(info["model"])
+        config = ModelConfig(**{**values, "unet": UNetConfig(**values["unet"])})
+        config.make_schedule()
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} does not describe a model ({error})"
+        ) from error
+    network = UNet(config.unet)
+    load_weights(network, read_tensors(folder, "model.safetensors", info), folder)
+    return network.eval(), config, info.get("record", {})
+
+
+def load_weights(network: UNet, weights: Tensors, source: Path) -> None:
+    """Copy weights into a network.
+
+    Raises:
+        CheckpointError: if they belong to a network of another shape.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"the weights in {source} do not fit the network: {reason}"
+        ) from error

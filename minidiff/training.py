@@ -1,0 +1,617 @@
+"""Training: take pictures, add noise, predict, compare, update.
+
+`Trainer.step` is the whole method in a few lines; what surrounds it is what a long run needs:
+several devices, half precision, an average of the weights, checkpoints that survive a power cut, a
+log, and the loss on pictures that were held out.
+
+All randomness comes from (seed, step, place in the batch). A run that was interrupted therefore
+goes on bit for bit (on one CPU), and several processes together see the batch one would see.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from tqdm.auto import tqdm
+
+from minidiff import checkpoints
+from minidiff.checkpoints import ModelConfig
+from minidiff.denoisers import NetworkDenoiser
+from minidiff.unet import UNet, UNetConfig
+
+if TYPE_CHECKING:
+    from minidiff.text import EncodedTexts
+
+__all__ = ["PictureDataset", "Trainer", "TrainingConfig", "TrainingStopped"]
+
+
+class TrainingStopped(RuntimeError):
+    """Training cannot go on; the message says why and what to try."""
+
+
+class PictureDataset(Protocol):
+    """What the trainer needs of a data set (`GlyphDataset` and `ImageFolder` have it).
+
+    images: (N, C, H, W) uint8, 255 = white; prompts: for each picture the texts that may stand for
+    it, the whole text first.
+    """
+
+    images: Tensor
+    prompts: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A recipe. It travels inside every checkpoint.
+
+    Attributes:
+        unet: the network's shape.
+        schedule, prediction_type, zero_terminal_snr: what is learnt; see `ModelConfig`.
+        timestep_mean, timestep_std: t / T = sigmoid(mean + std · normal), spread evenly over each
+            batch (logit-normal, Esser et al. 2024, section 3.1). Larger std: more of both ends.
+        steps: updates in all.
+        batch_size: pictures an update, over all processes together.
+        learning_rate: after `warmup` steps; it falls linearly to 0 over the last `decay` share.
+        weight_decay, beta2, clip: AdamW's, and the largest norm of a gradient.
+        ema_decay: of the average of the weights, reached gradually: min(ema_decay, (1+n) / (10+n)).
+        no_text: share of pictures trained without their text, which guidance needs.
+        senses: share of prompts that are one random sense instead of the whole definition.
+        text_encoder, max_tokens: see `TextEncoder`; None trains without text.
+        log_every, evaluate_every, sample_every, save_every: in steps.
+        compile: use torch.compile (minutes to start; then faster, most of all on a GPU).
+        seed: of everything random.
+    """
+
+    unet: UNetConfig = field(default_factory=lambda: UNetConfig(stem=4, channels=(96, 96, 128)))
+    image_size: int = 64
+    schedule: str = "straight"
+    zero_terminal_snr: bool = False
+    prediction_type: str = "flow"
+    timestep_mean: float = 0.0
+    timestep_std: float = 1.0
+    steps: int = 5000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup: int = 300
+    decay: float = 0.3
+    weight_decay: float = 0.01
+    beta2: float = 0.99
+    clip: float = 1.0
+    ema_decay: float = 0.999
+    no_text: float = 0.1
+    senses: float = 0.5
+    text_encoder: str | None = "minilm"
+    max_tokens: int = 32
+    log_every: int = 50
+    evaluate_every: int = 500
+    sample_every: int = 500
+    save_every: int = 500
+    compile: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value}")
+        positive = ("steps", "batch_size", "learning_rate", "log_every", "evaluate_every")
+        for name in (*positive, "sample_every", "save_every", "clip", "timestep_std"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("decay", "ema_decay", "no_text", "senses", "beta2"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.image_size % self.unet.multiple:
+            raise ValueError(
+                f"image_size must be a multiple of {self.unet.multiple} for this network "
+                f"(stem {self.unet.stem}, {len(self.unet.channels)} levels), got {self.image_size}"
+            )
+        if (self.text_encoder is None) != (self.unet.text_dim is None):
+            raise ValueError(
+                f"text_encoder is {self.text_encoder!r} but unet.text_dim is {self.unet.text_dim}: "
+                "give both, or neither for a network without text"
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
+        """From plain values (a TOML recipe, a checkpoint); a misspelt name is an error."""
+        unet = dict(values.get("unet", {}))
+        for kind, given in ((cls, values), (UNetConfig, unet)):
+            known = [f.name for f in dataclasses.fields(kind)]
+            unknown = [name for name in given if name not in known]
+            if unknown:
+                raise ValueError(f"unknown setting {unknown[0]!r}: known are {', '.join(known)}")
+        return cls(**{**values, "unet": UNetConfig(**unet)})
+
+    def learning_rate_at(self, step: int) -> float:
+        """Warm-up, a plateau, then straight down to 0 (Hägele et al. 2024)."""
+        rise = min(1.0, (step + 1) / max(self.warmup, 1))
+        fall = min(1.0, (self.steps - step) / max(self.decay * self.steps, 1))
+        return self.learning_rate * rise * fall
+
+
+def _generator(device: torch.device | str, *key: int) -> torch.Generator:
+    """A generator for one purpose, from numbers that name it."""
+    # Python's own generator mixes the numbers well; neighbouring seeds would be related otherwise.
+    seed = random.Random(repr(key)).getrandbits(63)
+    return torch.Generator(device).manual_seed(seed)
+
+
+def sample_timesteps(
+    config: TrainingConfig, batch: int, last: int, generator: torch.Generator
+) -> Tensor:
+    """(batch,) timesteps in 1 … last, one from each of `batch` equal slices of the distribution."""
+    slices = torch.randperm(batch, generator=generator).double()
+    u = (slices + torch.rand(batch, generator=generator, dtype=torch.float64)) / batch
+    normal = torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9))
+    share = torch.sigmoid(config.timestep_mean + config.timestep_std * normal)
+    return (share * last).ceil().long().clamp(1, last)
+
+
+class Trainer:
+    """Trains a U-Net on a data set into a run folder.
+
+    The folder holds log.jsonl, checkpoints/step-…/ (the newest two) and, at the end, model/, which
+    `minidiff.load` opens.
+
+    Args:
+        config: the recipe.
+        dataset: pictures and prompts.
+        folder: the run folder; must be new, unless `resume`.
+        held_out: a data set whose loss is watched, or None.
+        callback: called as callback(trainer) every `sample_every` steps, on the first process.
+        resume: go on from the newest checkpoint in `folder`.
+
+    Raises:
+        FileExistsError: if the folder holds a run and `resume` is False.
+        FileNotFoundError: if there is nothing to resume.
+        ValueError: for pictures of another size, or a run with another recipe.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        dataset: PictureDataset,
+        folder: str | Path,
+        held_out: PictureDataset | None = None,
+        callback: Callable[[Trainer], None] | None = None,
+        resume: bool = False,
+    ) -> None:
+        from accelerate import Accelerator
+
+        self.config, self.folder, self.callback = config, Path(folder), callback
+        self._check_data(dataset)
+        self._check_folder(resume)
+        self.accelerator = Accelerator(mixed_precision=_precision())
+        self.device = self.accelerator.device
+        self.step_count, self.seconds = 0, 0.0
+
+        torch.manual_seed(config.seed)  # the first weights
+        self.network = UNet(config.unet).to(self.device)
+        self.texts, self.encoder_fingerprint = self._encode(dataset, held_out)
+        self.images = dataset.images.to(self.device)
+        self.prompt_rows = self._prompt_rows(dataset)
+        self.held_out = None if held_out is None else held_out.images.to(self.device)
+        self.held_out_rows = None if held_out is None else self._prompt_rows(held_out)[0][:, 0]
+        self.model_config = self._model_config(dataset.images)
+        self.schedule = self.model_config.make_schedule()
+
+        self.ema = AveragedModel(self.network, multi_avg_fn=self._average)
+        self.ema.n_averaged = self.ema.n_averaged.cpu()  # it is read at every step: no waiting
+        self.ema.requires_grad_(False)
+        self.averaged = cast(UNet, self.ema.module)
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=config.learning_rate,
+            betas=(0.9, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        if config.compile:
+            self.network.compile()
+        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        self._losses = torch.zeros(2, device=self.device)  # sum and count since the last log
+        if resume:
+            self._load()
+
+    # ------------------------------------------------------------------ the method
+
+    def step(self) -> None:
+        """One update of the weights."""
+        x0, eps, t, tokens, mask = self.batch(self.step_count)
+        denoiser = NetworkDenoiser(
+            self.model, self.schedule, self.config.prediction_type, tokens=tokens, mask=mask
+        )
+        loss = denoiser.loss(x0, t, eps).mean()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_at(self.step_count)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.update_parameters(self.network)
+        self._losses += torch.stack([loss.detach(), torch.ones_like(loss)])
+        self.step_count += 1
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """This process's share b of the batch of a step.
+
+        Returns:
+            x0 (b, C, H, W), eps like it, t (b,), tokens (b, n, d) and mask (b, n), or None twice.
+        """
+        config, size = self.config, self.config.batch_size
+        mine = self._share(size)
+        draw = _generator("cpu", config.seed, 0, step)
+        t = sample_timesteps(config, size, self.schedule.num_train_timesteps, draw)[mine]
+        index = self._pictures(step)[mine]
+        choice = torch.rand(3, size, generator=draw)[:, mine]
+        noise = _generator(self.device, config.seed, 1, step)
+        eps = torch.randn(size, *self.images.shape[1:], generator=noise, device=self.device)[mine]
+        x0 = self.model_config.to_data(self.images[index.to(self.device)].float() / 127.5 - 1)
+        return x0, eps, t.to(self.device), *self._tokens(index, choice)
+
+    def _share(self, size: int) -> slice:
+        """The rows of a batch that belong to this process."""
+        each = size // self.accelerator.num_processes
+        first = each * self.accelerator.process_index
+        return slice(first, first + each)
+
+    def _pictures(self, step: int) -> Tensor:
+        """(batch,) indices: every epoch goes through all pictures in an order of its own."""
+        size, total = self.config.batch_size, len(self.images)
+        position = torch.arange(step * size, (step + 1) * size)
+        index = torch.empty_like(position)
+        for epoch in range(step * size // total, ((step + 1) * size - 1) // total + 1):
+            order = torch.randperm(total, generator=_generator("cpu", self.config.seed, 2, epoch))
+            here = position // total == epoch
+            index[here] = order[position[here] % total]
+        return index
+
+    def _tokens(self, index: Tensor, choice: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Tokens and mask for pictures `index` (b,); `choice` (3, b), uniform, picks prompts."""
+        if self.texts is None:
+            return None, None
+        rows, count = (table[index] for table in self.prompt_rows)
+        sense = 1 + (choice[1] * (count - 1)).long().clamp(max=count.max())
+        sense = sense.where((choice[0] < self.config.senses) & (count > 1), 0)
+        row = rows.gather(1, sense[:, None])[:, 0]
+        row = row.where(choice[2] >= self.config.no_text, -1)  # −1: the empty prompt
+        return self._read(row)
+
+    def _read(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.texts is not None
+        # A fixed length for compiled code, and on a GPU, where finding the longest means waiting.
+        fixed = self.config.compile or self.device.type != "cpu"
+        length = self.config.max_tokens if fixed else None
+        text = self.texts.batch(row.to(self.device), length=length)
+        return text.tokens, text.mask
+
+    def _average(self, averages: Any, current: Any, _: Any) -> None:
+        decay = min(self.config.ema_decay, (1 + self.step_count) / (10 + self.step_count))
+        torch._foreach_lerp_(averages, current, 1 - decay)
+
+    # ------------------------------------------------------------------ the run
+
+    def run(self) -> None:
+        """Train to the last step, logging, sampling and saving on the way.
+
+        Raises:
+            TrainingStopped: if the loss is not a number any more, or a checkpoint cannot be saved.
+        """
+        config = self.config
+        bar = tqdm(
+            total=config.steps * config.batch_size,
+            initial=self.step_count * config.batch_size,
+            unit=" images",
+            desc="Training",
+            disable=not self.accelerator.is_main_process,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+        )
+        started, before = time.monotonic(), self.seconds
+        mark = (started, self.step_count)
+        try:
+            with bar:
+                while self.step_count < config.steps:
+                    self.step()
+                    bar.update(config.batch_size)
+                    self.seconds = before + time.monotonic() - started
+                    if self._due(config.log_every):
+                        mark = self._log(bar, mark)
+                    if self._due(config.evaluate_every) and self.held_out is not None:
+                        self._write({"held_out_loss": self.held_out_loss()})
+                    if self._due(config.save_every):
+                        self.save()
+                    if self._due(config.sample_every) and self.callback and self._is_main:
+                        self.callback(self)
+        except KeyboardInterrupt:
+            self.save()
+            raise TrainingStopped(
+                f"interrupted at step {self.step_count}; saved. Go on with --resume"
+            ) from None
+        if self._is_main:
+            self.save_model(self.folder / "model")
+
+    @property
+    def _is_main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def _due(self, every: int) -> bool:
+        return self.step_count % every == 0 or self.step_count == self.config.steps
+
+    def _log(self, bar: Any, mark: tuple[float, int]) -> tuple[float, int]:
+        loss = self._mean_loss()
+        now = time.monotonic()
+        speed = (self.step_count - mark[1]) * self.config.batch_size / (now - mark[0])
+        rate = self.config.learning_rate_at(self.step_count - 1)
+        self._write(
+            {
+                "loss": round(loss, 5),
+                "learning_rate": rate,
+                "images_per_second": round(speed, 1),
+                "seconds": round(self.seconds, 1),
+            }
+        )
+        bar.set_postfix(step=self.step_count, loss=f"{loss:.4f}")
+        return now, self.step_count
+
+    def _mean_loss(self) -> float:
+        """Mean loss since the last call. The only place where the host waits for the device."""
+        total, count = self.accelerator.reduce(self._losses.clone()).tolist()
+        self._losses.zero_()
+        loss = total / max(count, 1)
+        if not math.isfinite(loss):
+            newest = latest_checkpoint(self.folder)
+            kept = f"the last good checkpoint is {newest}" if newest else "nothing was saved yet"
+            raise TrainingStopped(
+                f"the loss became {loss} before step {self.step_count}; {kept}. Try a lower "
+                f"learning_rate than {self.config.learning_rate}, a longer warmup or a smaller clip"
+            )
+        return loss
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        if not self._is_main:
+            return
+        line = json.dumps({"step": self.step_count, **entry})
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    @torch.inference_mode()
+    def held_out_loss(self, pictures: int = 256, bins: int = 8) -> dict[str, float]:
+        """Loss of the averaged weights on held-out pictures, for timesteps t = T/16, 3T/16, ….
+
+        The same pictures, noise and (whole) definitions every time, so that runs can be compared.
+
+        Returns:
+            {"62": loss at t = 62, …, "mean": mean over all}.
+        """
+        assert self.held_out is not None
+        last = self.schedule.num_train_timesteps
+        pictures = min(pictures, len(self.held_out))
+        noise = _generator(self.device, 0, 3)
+        chosen = torch.randperm(len(self.held_out), generator=_generator("cpu", 0, 4))[:pictures]
+        x0 = self.model_config.to_data(self.held_out[chosen.to(self.device)].float() / 127.5 - 1)
+        eps = torch.randn(x0.shape, generator=noise, device=self.device)
+        condition: dict[str, Any] = {}
+        if self.texts is not None:
+            assert self.held_out_rows is not None
+            tokens, mask = self._read(self.held_out_rows[chosen])
+            condition = {"tokens": tokens, "mask": mask}
+        network = self.averaged.eval()
+        denoiser = NetworkDenoiser(network, self.schedule, self.config.prediction_type, **condition)
+        result = {}
+        for k in range(bins):
+            t = round(last * (2 * k + 1) / (2 * bins))
+            losses = denoiser.loss(x0, torch.full((pictures,), t, device=self.device), eps)
+            result[str(t)] = round(losses.mean().item(), 5)
+        return {**result, "mean": round(sum(result.values()) / bins, 5)}
+
+    # ------------------------------------------------------------------ saving
+
+    def save(self) -> None:
+        """Write a checkpoint of everything that a resumed run needs; keep the newest two.
+
+        Raises:
+            TrainingStopped: if it cannot be written, or if the weights are not numbers any more.
+        """
+        if not all(bool(p.isfinite().all()) for p in self.network.parameters()):
+            self._losses += math.nan
+            self._mean_loss()
+        if self._is_main:
+            name = f"step-{self.step_count:08d}"
+            files = {
+                "model.safetensors": self.averaged.state_dict(),
+                "weights.safetensors": self.network.state_dict(),
+                "optimizer.safetensors": self._optimizer_tensors(),
+            }
+            info = {
+                **checkpoints.model_info(self.model_config, self.record()),
+                "training": dataclasses.asdict(self.config),
+                "step": self.step_count,
+                "seconds": self.seconds,
+                "scaler": self._scaler.state_dict() if self._scaler else None,
+                "losses": [float(x) for x in self._losses],
+            }
+            try:
+                checkpoints.write_folder(self.folder / "checkpoints" / name, files, info)
+            except OSError as error:
+                raise TrainingStopped(f"{error.strerror}, then go on with --resume") from error
+            for old in all_checkpoints(self.folder)[:-2]:
+                shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def save_model(self, folder: Path) -> None:
+        """Write the averaged weights, in half precision, for `minidiff.load`."""
+        checkpoints.save_model(folder, self.averaged, self.model_config, self.record())
+
+    def record(self) -> dict[str, Any]:
+        """How the model came about, for its model card."""
+        processor = platform.processor() or platform.machine()
+        if self.device.type == "cuda":
+            processor = torch.cuda.get_device_name(self.device)
+        return {
+            "recipe": dataclasses.asdict(self.config),
+            "steps": self.step_count,
+            "images_seen": self.step_count * self.config.batch_size,
+            "training_images": len(self.images),
+            "seconds": round(self.seconds),
+            "device": f"{self.device.type} ({processor}, {torch.get_num_threads()} threads)",
+            "torch": torch.__version__,
+        }
+
+    @property
+    def _scaler(self) -> Any:
+        return self.accelerator.scaler
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        state = self.optimizer.optimizer.state
+        return {
+            f"{name}/{key}": value
+            for name, parameter in self.network.named_parameters()
+            for key, value in state[parameter].items()
+        }
+
+    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for i, (name, parameter) in enumerate(self.network.named_parameters()):
+            state[i] = {"step": tensors[f"{name}/step"]}
+            for key in ("exp_avg", "exp_avg_sq"):
+                # In the memory order of the parameter: a fused optimizer walks both side by side.
+                state[i][key] = torch.empty_like(parameter).copy_(tensors[f"{name}/{key}"])
+        inner = self.optimizer.optimizer
+        inner.load_state_dict({**inner.state_dict(), "state": state})
+
+    def _load(self) -> None:
+        newest = latest_checkpoint(self.folder)
+        assert newest is not None
+        info = checkpoints.read_info(newest)
+        self._check_recipe(info["training"])
+        fingerprint = info["model"]["text_fingerprint"]
+        if fingerprint != self.model_config.text_fingerprint:
+            raise checkpoints.CheckpointError(
+                f"{newest} was trained with another text encoder "
+                f"({info['model']['text_encoder']}, {fingerprint}): use that one"
+            )
+        weights = checkpoints.read_tensors(newest, "weights.safetensors", info)
+        averages = checkpoints.read_tensors(newest, "model.safetensors", info)
+        moments = checkpoints.read_tensors(newest, "optimizer.safetensors", info)
+        checkpoints.load_weights(self.network, weights, newest)
+        checkpoints.load_weights(self.averaged, averages, newest)
+        self.ema.n_averaged.fill_(info["step"])
+        self._load_optimizer(moments)
+        self.step_count, self.seconds = info["step"], info["seconds"]
+        self._losses.copy_(torch.tensor(info["losses"]))
+        if self._scaler and info["scaler"]:
+            self._scaler.load_state_dict(info["scaler"])
+
+    # ------------------------------------------------------------------ preparation
+
+    def _check_data(self, dataset: PictureDataset) -> None:
+        wanted = (self.config.unet.in_channels, self.config.image_size, self.config.image_size)
+        if tuple(dataset.images.shape[1:]) != wanted:
+            raise ValueError(
+                f"the recipe wants pictures of shape {wanted}, the data set has "
+                f"{tuple(dataset.images.shape[1:])}: set image_size, or load them at that size"
+            )
+
+    def _check_folder(self, resume: bool) -> None:
+        if resume and latest_checkpoint(self.folder) is None:
+            raise FileNotFoundError(
+                f"there is no checkpoint to resume in {self.folder}: start without --resume"
+            )
+        if not resume and (self.folder / "log.jsonl").exists():
+            raise FileExistsError(
+                f"{self.folder} already holds a run: go on with --resume, or choose another folder"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _check_recipe(self, before: dict[str, Any]) -> None:
+        """A resumed run may be longer and log differently; what it learns must be the same."""
+        free = {"steps", "decay", "compile"} | {
+            f"{x}_every" for x in ("log", "evaluate", "sample", "save")
+        }
+        now = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        for name, value in now.items():
+            if name not in free and before.get(name) != value:
+                raise ValueError(
+                    f"{name} was {before.get(name)!r} in this run and is now {value!r}: resume "
+                    "with the same recipe, or start a new folder"
+                )
+
+    def _encode(
+        self, dataset: PictureDataset, held_out: PictureDataset | None
+    ) -> tuple[EncodedTexts | None, str | None]:
+        """The text of all prompts as one table on the device, and the encoder's fingerprint."""
+        config = self.config
+        if config.text_encoder is None:
+            return None, None
+        from minidiff.glyphs import cache_dir
+        from minidiff.text import TextEncoder, encode_texts
+
+        encoder = TextEncoder(config.text_encoder, max_tokens=config.max_tokens)
+        if encoder.dim != config.unet.text_dim:
+            raise ValueError(
+                f"the text encoder {config.text_encoder!r} gives vectors of width {encoder.dim}, "
+                f"but unet.text_dim is {config.unet.text_dim}: set it to {encoder.dim}"
+            )
+        prompts = [*dataset.prompts, *(held_out.prompts if held_out else [])]
+        texts = sorted({text for several in prompts for text in several})
+        with self.accelerator.main_process_first():  # one process fills the cache
+            table = encode_texts(texts, encoder, cache_dir())
+        return table.to(self.device), encoder.fingerprint
+
+    def _prompt_rows(self, dataset: PictureDataset) -> tuple[Tensor, Tensor]:
+        """For each picture the rows of its prompts, (N, most), and how many they are, (N,)."""
+        if self.texts is None:
+            return torch.empty(0, 1, dtype=torch.long), torch.empty(0, dtype=torch.long)
+        rows = [self.texts.rows(several) for several in dataset.prompts]
+        count = torch.tensor([len(several) for several in rows])
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1), count
+
+    def _model_config(self, images: Tensor) -> ModelConfig:
+        config = self.config
+        share = torch.bincount(images.flatten(), minlength=256).double() / images.numel()
+        grey = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+        mean = (share * grey).sum()
+        std = (share * (grey - mean) ** 2).sum().sqrt()
+        return ModelConfig(
+            unet=config.unet,
+            image_size=config.image_size,
+            schedule=config.schedule,
+            zero_terminal_snr=config.zero_terminal_snr,
+            prediction_type=config.prediction_type,
+            data_mean=round(mean.item(), 6),
+            data_std=round(max(std.item(), 1e-6), 6),
+            text_encoder=config.text_encoder,
+            text_fingerprint=self.encoder_fingerprint,
+            max_tokens=config.max_tokens,
+        )
+
+
+def _precision() -> str:
+    """bf16 where the GPU has it, fp16 (with loss scaling) on older ones, else float32."""
+    if not torch.cuda.is_available():
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def all_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints of a run folder, oldest first."""
+    return sorted((folder / "checkpoints").glob("step-*"))
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a run folder, or None."""
+    return next(reversed(all_checkpoints(folder)), None)

@@ -1,0 +1,331 @@
+"""The network: a U-Net that is told the timestep and, if you like, a text.
+
+The picture goes down through ever smaller, ever wider levels and up again, each level handing its
+activations across to its mirror image (Ronneberger et al. 2015). It has the shape of Ho et al.
+2020: residual blocks that hear the timestep, and attention where the picture is small. Text enters
+in two ways, as in Imagen (Saharia et al. 2022): every attention block also looks at the text's
+tokens (cross-attention), and the mean of the tokens is added to the timestep embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["UNet", "UNetConfig", "timestep_embedding"]
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The shape of a `UNet`.
+
+    Attributes:
+        in_channels: channels of the picture; 1 for grey.
+        channels: width of each level, from the full size down; the size halves between levels.
+        blocks: residual blocks a level on the way down (one more on the way up).
+        attention: for each level, whether its blocks are followed by attention.
+        head_dim: width of an attention head.
+        stem: fold stem × stem pixels into channels before the first convolution (1 = no folding).
+            The network then works on a picture stem times smaller: much cheaper, a little coarser.
+        text_dim: width d of the text's tokens, or None for a network without text.
+        pooled_text: also add the mean of the tokens to the timestep embedding.
+    """
+
+    in_channels: int = 1
+    channels: tuple[int, ...] = (64, 128, 128)
+    blocks: int = 1
+    attention: tuple[bool, ...] = (False, True, True)
+    head_dim: int = 32
+    stem: int = 1
+    text_dim: int | None = 384
+    pooled_text: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
+        object.__setattr__(self, "attention", tuple(self.attention))
+        if len(self.channels) != len(self.attention) or not self.channels:
+            raise ValueError(
+                "channels and attention need one entry a level, "
+                f"got {self.channels} and {self.attention}"
+            )
+        wrong = [c for c in self.channels if c < 1 or c % self.head_dim]
+        if wrong:
+            raise ValueError(
+                f"channels must be multiples of head_dim={self.head_dim}, got {wrong[0]}"
+            )
+        for name in ("in_channels", "blocks", "stem"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def multiple(self) -> int:
+        """Height and width must be multiples of this."""
+        return self.stem * 2 ** (len(self.channels) - 1)
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sines and cosines of t at `dim / 2` frequencies (Vaswani et al. 2017, section 3.5).
+
+    Args:
+        t: (B,) timesteps.
+        dim: even.
+
+    Returns:
+        (B, dim), float32.
+    """
+    frequency = torch.exp(
+        torch.arange(dim // 2, device=t.device) * (-math.log(10_000) / (dim // 2))
+    )
+    angle = t.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def _zero(layer: nn.Module) -> nn.Module:
+    """Start a layer at zero, so that the block it ends begins as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
+class ResBlock(nn.Module):
+    """Two convolutions around a shortcut; the embedding is added between them.
+
+    (B, in, H, W), (B, e) -> (B, out, H, W)
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embed = nn.Linear(embedding, out_channels)
+        self.norm2 = _norm(out_channels)
+        self.conv2 = _zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.shortcut = (
+            nn.Identity()
+            if in_channels == out_channels
+            else nn.Conv2d(in_channels, out_channels, 1)
+        )
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x), inplace=True))
+        h = h + self.embed(embedding)[:, :, None, None]
+        h = self.conv2(F.silu(self.norm2(h), inplace=True))
+        return self.shortcut(x) + h
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x to a context (Vaswani et al. 2017, section 3.2).
+
+    (B, m, C), (B, n, d), mask (B, 1, 1, n) or None -> (B, m, C)
+    """
+
+    def __init__(self, channels: int, context: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads = channels // head_dim
+        self.query = nn.Linear(channels, channels, bias=False)
+        self.key_value = nn.Linear(context, 2 * channels, bias=False)
+        self.out = _zero(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        def split(y: Tensor) -> Tensor:  # (B, n, C) -> (B, heads, n, C / heads)
+            return y.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+        key, value = self.key_value(context).chunk(2, dim=2)
+        h = F.scaled_dot_product_attention(
+            split(self.query(x)), split(key), split(value), attn_mask=mask
+        )
+        return self.out(h.transpose(1, 2).flatten(2))
+
+
+class TransformerBlock(nn.Module):
+    """Pixels look at each other, then at the text, then each thinks for itself.
+
+    (B, C, H, W), text (B, n, d) or None -> (B, C, H, W)
+    """
+
+    def __init__(self, channels: int, text_dim: int | None, head_dim: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(channels)
+        self.self_attention = Attention(channels, channels, head_dim)
+        if text_dim is not None:
+            self.norm2 = nn.LayerNorm(channels)
+            self.cross_attention = Attention(channels, text_dim, head_dim)
+        self.norm3 = nn.LayerNorm(channels)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(channels, 2 * channels), nn.SiLU(), _zero(nn.Linear(2 * channels, channels))
+        )
+
+    def forward(self, x: Tensor, text: Tensor | None, mask: Tensor | None) -> Tensor:
+        shape = x.shape
+        # In channels_last memory order this is only another view of the same numbers.
+        h = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H W, C)
+        normed = self.norm1(x).permute(0, 2, 3, 1).flatten(1, 2)
+        h = h + self.self_attention(normed, normed)
+        if text is not None:
+            h = h + self.cross_attention(self.norm2(h), text, mask)
+        h = h + self.feed_forward(self.norm3(h))
+        return h.unflatten(1, shape[2:]).permute(0, 3, 1, 2)
+
+
+class Stage(nn.Module):
+    """A residual block, followed by attention at the levels that have it."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, embedding: int, attend: bool, config: UNetConfig
+    ) -> None:
+        super().__init__()
+        self.block = ResBlock(in_channels, out_channels, embedding)
+        text = None if config.text_dim is None else _text_width(config)
+        self.attention = TransformerBlock(out_channels, text, config.head_dim) if attend else None
+
+    def forward(
+        self, x: Tensor, embedding: Tensor, text: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        x = self.block(x, embedding)
+        return x if self.attention is None else self.attention(x, text, mask)
+
+
+def _text_width(config: UNetConfig) -> int:
+    """Tokens are brought to the width of the deepest level once, not in every attention block."""
+    return config.channels[-1]
+
+
+class UNet(nn.Module):
+    """Text- and time-conditional U-Net; see `UNetConfig` for its shape.
+
+    forward(x, t, tokens=None, mask=None):
+        x: (B, C, H, W), H and W multiples of `config.multiple`.
+        t: (B,) timesteps in 1 … T.
+        tokens: (B, n, d) text, or None for "no text".
+        mask: (B, n) True where a token is real, or None if all are.
+        returns (B, C, H, W).
+
+    One learned "no text" token stands in front of every prompt. It is never masked, so attention
+    always has something to look at, and it is all that an empty prompt has.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, embedding = config.channels, config.channels[-1]
+        pixels = config.in_channels * config.stem**2
+
+        self.time = nn.Sequential(
+            nn.Linear(widths[0], embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+        )
+        if config.text_dim is not None:
+            text = _text_width(config)
+            self.text = nn.Sequential(nn.Linear(config.text_dim, text), nn.LayerNorm(text))
+            self.no_text = nn.Parameter(torch.randn(1, 1, text) * 0.02)
+            if config.pooled_text:
+                self.pooled = nn.Linear(text, embedding)
+
+        self.conv_in = nn.Conv2d(pixels, widths[0], 3, padding=1)
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        width, skips = widths[0], [widths[0]]
+        for level, out in enumerate(widths):
+            stages = nn.ModuleList()
+            for _ in range(config.blocks):
+                stages.append(Stage(width, out, embedding, config.attention[level], config))
+                width = out
+                skips.append(width)
+            self.down.append(stages)
+            if level < len(widths) - 1:
+                self.shrink.append(nn.Conv2d(width, width, 2, stride=2))
+                skips.append(width)
+
+        self.middle1 = Stage(width, width, embedding, True, config)
+        self.middle2 = ResBlock(width, width, embedding)
+
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        for level in reversed(range(len(widths))):
+            stages, out = nn.ModuleList(), widths[level]
+            for _ in range(config.blocks + 1):
+                joined = width + skips.pop()
+                stages.append(Stage(joined, out, embedding, config.attention[level], config))
+                width = out
+            self.up.append(stages)
+            if level > 0:
+                self.grow.append(nn.ConvTranspose2d(width, width, 2, stride=2))
+
+        self.norm_out = _norm(width)
+        self.conv_out = _zero(nn.Conv2d(width, pixels, 3, padding=1))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(
+        self, x: Tensor, t: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        self._check_size(x)
+        embedding = self.time(timestep_embedding(t, self.config.channels[0]).to(x.dtype))
+        text = attendable = None
+        if self.config.text_dim is not None:
+            text, mask = self._read(tokens, mask, len(x))
+            if self.config.pooled_text:
+                share = mask[..., None].to(text.dtype)
+                mean = (text * share).sum(1) / share.sum(1)
+                embedding = embedding + self.pooled(mean)
+            attendable = mask[:, None, None, :]
+        embedding = F.silu(embedding)
+
+        h = F.pixel_unshuffle(x, self.config.stem) if self.config.stem > 1 else x
+        h = self.conv_in(h.contiguous(memory_format=torch.channels_last))
+        skips = [h]
+        for level, stages in enumerate(self.down):
+            for stage in cast(nn.ModuleList, stages):
+                h = stage(h, embedding, text, attendable)
+                skips.append(h)
+            if level < len(self.shrink):
+                h = self.shrink[level](h)
+                skips.append(h)
+
+        h = self.middle2(self.middle1(h, embedding, text, attendable), embedding)
+
+        for level, stages in enumerate(self.up):
+            for stage in cast(nn.ModuleList, stages):
+                h = stage(torch.cat([h, skips.pop()], dim=1), embedding, text, attendable)
+            if level < len(self.grow):
+                h = self.grow[level](h)
+
+        h = self.conv_out(F.silu(self.norm_out(h)))
+        h = F.pixel_shuffle(h, self.config.stem) if self.config.stem > 1 else h
+        return h.contiguous()
+
+    def _read(
+        self, tokens: Tensor | None, mask: Tensor | None, batch: int
+    ) -> tuple[Tensor, Tensor]:
+        """The text as the blocks see it, (B, 1 + n, width), and its mask, (B, 1 + n)."""
+        first = self.no_text.expand(batch, -1, -1)
+        ones = torch.ones(batch, 1, dtype=torch.bool, device=first.device)
+        if tokens is None or tokens.shape[1] == 0:
+            return first, ones
+        if tokens.shape[2] != self.config.text_dim:
+            raise ValueError(
+                f"this network reads tokens of width {self.config.text_dim}, got width "
+                f"{tokens.shape[2]}: the text comes from another encoder"
+            )
+        if mask is None:
+            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        text = self.text(tokens.to(first.dtype))
+        return torch.cat([first, text], dim=1), torch.cat([ones, mask], dim=1)
+
+    def _check_size(self, x: Tensor) -> None:
+        multiple = self.config.multiple
+        if x.ndim != 4 or x.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"expected pictures of shape (B, {self.config.in_channels}, H, W), "
+                f"got {tuple(x.shape)}"
+            )
+        if x.shape[2] % multiple or x.shape[3] % multiple:
+            raise ValueError(
+                f"height and width must be multiples of {multiple} (stem {self.config.stem}, "
+                f"halved {len(self.config.channels) - 1} times), got {x.shape[2]} × {x.shape[3]}"
+            )
