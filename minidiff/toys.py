@@ -1,0 +1,91 @@
+"""Toy data in one and two dimensions, small enough to see all of it.
+
+A `Mixture` of Gaussians knows its own density and score, so what a diffusion model learns can be
+held against the truth. `spiral` and `moons` are curves with a little noise: data near a manifold.
+Everything is scaled to zero mean and unit deviation, like the pictures the real model trains on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Mixture", "moons", "ring", "spiral", "standardised", "two_peaks"]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture of K Gaussians in d dimensions.
+
+    The fields are in the order in which `minidiff.denoisers.MixtureDenoiser` takes them.
+    """
+
+    weights: Tensor  # (K,) positive, sum 1
+    means: Tensor  # (K, d)
+    covariances: Tensor  # (K, d, d)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """(n, d) independent draws."""
+        k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        z = torch.randn((n, self.means.shape[1]), generator=generator, dtype=self.means.dtype)
+        root = torch.linalg.cholesky(self.covariances)
+        return self.means[k] + (root[k] @ z[..., None])[..., 0]
+
+    def _log_components(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Log of weight times density (n, K) and C⁻¹ (mean − x) (n, K, d) under each component."""
+        towards = self.means - x[:, None]
+        whitened = (torch.linalg.inv(self.covariances) @ towards[..., None])[..., 0]
+        energy = (towards * whitened).sum(-1) + torch.logdet(2 * math.pi * self.covariances)
+        return self.weights.log() - energy / 2, whitened
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """(n,) log q(x) at x (n, d)."""
+        return self._log_components(x)[0].logsumexp(1)
+
+    def score(self, x: Tensor) -> Tensor:
+        """(n, d) gradient of log q(x) at x (n, d): the direction in which the density grows."""
+        log_components, whitened = self._log_components(x)
+        return (log_components.softmax(1)[..., None] * whitened).sum(1)
+
+
+def two_peaks(deviation: float = 0.3) -> Mixture:
+    """Two peaks in one dimension, the right one twice as likely, with mean 0 and variance 1."""
+    weights = torch.tensor([1 / 3, 2 / 3])
+    means = torch.tensor([[-(2**0.5)], [0.5**0.5]]) * math.sqrt(1 - deviation**2)
+    return Mixture(weights, means, torch.full((2, 1, 1), deviation**2))
+
+
+def ring(count: int = 8, deviation: float = 0.1) -> Mixture:
+    """Equal round peaks on a circle in two dimensions, of mean 0 and variance 1 on each axis."""
+    angle = torch.arange(count) * (2 * math.pi / count)
+    radius = math.sqrt(2 * (1 - deviation**2))  # the mean of cos² is 1/2
+    means = radius * torch.stack([angle.cos(), angle.sin()], dim=1)
+    weights = torch.full((count,), 1 / count)
+    return Mixture(weights, means, (deviation**2 * torch.eye(2)).repeat(count, 1, 1))
+
+
+def spiral(
+    n: int, generator: torch.Generator | None = None, turns: float = 1.5, noise: float = 0.02
+) -> Tensor:
+    """(n, 2) points evenly along a spiral, standardised."""
+    angle = 2 * math.pi * turns * torch.rand(n, generator=generator).sqrt()
+    arm = torch.stack([angle.cos(), angle.sin()], dim=1) * angle[:, None] / (2 * math.pi * turns)
+    return standardised(arm + noise * torch.randn((n, 2), generator=generator))
+
+
+def moons(n: int, generator: torch.Generator | None = None, noise: float = 0.05) -> Tensor:
+    """(n, 2) points on two half circles that reach into each other, standardised."""
+    angle = math.pi * torch.rand(n, generator=generator)
+    upper = torch.rand(n, generator=generator) < 0.5
+    x = torch.where(upper, angle.cos(), 1 - angle.cos())
+    y = torch.where(upper, angle.sin(), 0.5 - angle.sin())
+    points = torch.stack([x, y], dim=1)
+    return standardised(points + noise * torch.randn((n, 2), generator=generator))
+
+
+def standardised(x: Tensor) -> Tensor:
+    """x (n, d) shifted and scaled to mean 0 and deviation 1 along each axis."""
+    return (x - x.mean(0)) / x.std(0)
