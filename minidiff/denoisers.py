@@ -190,7 +190,8 @@ class Guided(Denoiser):
         conditional: the denoiser that is told the text.
         unconditional: the one that is told nothing, or a negative prompt.
         guidance_scale: s. 1 is the conditional denoiser itself, bit for bit and at its cost.
-        clip: range of the data; applied once, after the two are combined.
+        clip: range of the data; applied once, after the two are combined. By default that of the
+            conditional denoiser.
     """
 
     def __init__(
@@ -204,7 +205,7 @@ class Guided(Denoiser):
             raise ValueError(
                 f"guidance_scale must be a number >= 0 (1 = off), got {guidance_scale!r}"
             )
-        super().__init__(conditional.schedule, clip)
+        super().__init__(conditional.schedule, conditional.clip if clip is None else clip)
         self.conditional, self.unconditional = conditional, unconditional
         self.guidance_scale = guidance_scale
         if guidance_scale != 1:

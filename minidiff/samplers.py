@@ -26,6 +26,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ class Step:
 
 # A step rule is called as rule(denoiser, x, t, s, now, before, noise, **options) and returns x_s.
 # `now` is the prediction at (x, t); `before` is (timestep, prediction) of the previous step, None
-# at the first; noise() draws fresh standard normal noise like x. Keyword-only arguments are options.
+# at the first; noise() draws standard normal noise like x. Keyword-only arguments are options.
 
 
 def move(
@@ -73,8 +74,8 @@ def move(
     """From x_t to x_s as if x0 were right all the way (Song et al. 2021, DDIM, eq. 12 and 16).
 
     The variance of the fresh noise is eta² times that of q(x_s | x_t, x_0), sigma_s² (1 − e^−2h)
-    with e^−h = (alpha_t / sigma_t) / (alpha_s / sigma_s). In this form it holds on the straight line
-    too, and from alpha_t = 0.
+    with e^−h = (alpha_t / sigma_t) / (alpha_s / sigma_s). In this form it holds on the straight
+    line too, and from alpha_t = 0.
     """
     alpha_t, sigma_t = schedule.alpha[t].item(), schedule.sigma[t].item()
     alpha_s, sigma_s = schedule.alpha[s].item(), schedule.sigma[s].item()
@@ -224,9 +225,9 @@ def sample_steps(
     return walk()
 
 
-def sample(denoiser: Denoiser, x_T: Tensor, *args: object, **kwargs: object) -> Tensor:
+def sample(denoiser: Denoiser, x_T: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """The (B, ...) end of `sample_steps`, which takes the same arguments."""
-    for step in sample_steps(denoiser, x_T, *args, **kwargs):  # type: ignore[arg-type]
+    for step in sample_steps(denoiser, x_T, *args, **kwargs):
         x = step.x
     return x
 

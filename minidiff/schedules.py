@@ -62,7 +62,7 @@ class Schedule:
     def is_variance_preserving(self) -> bool:
         """Whether alpha² + sigma² = 1 at every t (not so on the straight line)."""
         one = torch.ones_like(self.alpha)
-        return torch.allclose(self.alpha**2 + self.sigma**2, one, atol=1e-9)
+        return torch.allclose(self.alpha**2 + self.sigma**2, one, rtol=0, atol=1e-9)
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -99,6 +99,8 @@ class Schedule:
         Returns:
             two tensors of shape (B or 1, 1, ..., 1) with as many dimensions as `like`.
         """
+        if isinstance(t, int) and not 0 <= t <= self.num_train_timesteps:  # -1 would mean T
+            raise ValueError(f"t must be between 0 and {self.num_train_timesteps}, got {t}")
         index = torch.as_tensor(t, dtype=torch.long).reshape(-1)
         shape = (-1,) + (1,) * (like.ndim - 1)
         # One small table per device, made once: training then never waits for a transfer.
@@ -110,10 +112,11 @@ class Schedule:
         cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]
         cache = self.__dict__.setdefault("_cache", {})
         if (device, dtype) not in cache:
-            cache[device, dtype] = (
-                self.alpha.to(dtype).to(device),  # the cast first: MPS has no float64
-                self.sigma.to(dtype).to(device),
-            )
+            with torch.inference_mode(False):  # a table made while sampling must serve training too
+                cache[device, dtype] = (
+                    self.alpha.to(dtype).to(device),  # the cast first: MPS has no float64
+                    self.sigma.to(dtype).to(device),
+                )
         return cache[device, dtype]
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: int | Tensor) -> Tensor:
@@ -214,12 +217,14 @@ def make_schedule(
         zero_terminal_snr: rescale it so that alpha_T = 0 (the straight line ends there anyway).
 
     Raises:
-        ValueError: for an unknown name or T < 2.
+        ValueError: for an unknown name, or a T that is not a whole number of at least 2.
     """
     if name not in SCHEDULES:
         raise ValueError(f"unknown schedule {name!r}: choose one of {', '.join(sorted(SCHEDULES))}")
-    if num_train_timesteps < 2:
-        raise ValueError(f"num_train_timesteps must be at least 2, got {num_train_timesteps}")
+    if not isinstance(num_train_timesteps, int) or num_train_timesteps < 2:
+        raise ValueError(
+            f"num_train_timesteps must be a whole number of at least 2, got {num_train_timesteps!r}"
+        )
     schedule = SCHEDULES[name](num_train_timesteps)
     if zero_terminal_snr and name != "straight":
         schedule = rescale_zero_terminal_snr(schedule)
