@@ -1,0 +1,181 @@
+"""Schedules: the tables, the noising chain behind them, and the grids of timesteps."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import rescale_zero_terminal_snr as diffusers_rescale
+
+from minidiff.schedules import SCHEDULES, Schedule, make_schedule, rescale_zero_terminal_snr
+
+T = 1000
+EVERY = [
+    ("linear", False),
+    ("linear", True),
+    ("cosine", False),
+    ("cosine", True),
+    ("straight", False),
+]
+every_schedule = pytest.mark.parametrize(("name", "zero_snr"), EVERY)
+
+
+@every_schedule
+def test_starts_at_the_data_and_ends_at_the_noise(name: str, zero_snr: bool) -> None:
+    schedule = make_schedule(name, zero_terminal_snr=zero_snr)
+    assert schedule.num_train_timesteps == T
+    assert len(schedule.alpha) == len(schedule.sigma) == T + 1
+    assert schedule.alpha[0] == 1 and schedule.sigma[0] == 0
+    assert (schedule.alpha[-1] == 0) == (zero_snr or name == "straight")
+    assert schedule.alpha[-1] < 0.01 and schedule.sigma[-1] > 0.9999
+    assert (schedule.log_snr.diff() < 0).all()
+    assert schedule.log_snr[0] == torch.inf
+    assert schedule.is_variance_preserving == (name != "straight")
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("linear", "linear"), ("cosine", "squaredcos_cap_v2")]
+)
+def test_tables_are_those_of_diffusers_shifted_by_one(name: str, theirs: str) -> None:
+    schedule = make_schedule(name)
+    oracle: Any = DDPMScheduler(beta_schedule=theirs)
+    # Their index i is our t = i + 1. They compute in float32: measured differences are 2e-8 in beta
+    # and 3e-7 in the product, which grows to 1e-5 of its value where the value nearly vanishes.
+    torch.testing.assert_close(schedule.betas, oracle.betas.double(), rtol=0, atol=1e-7)
+    cumprod, theirs_cumprod = schedule.alphas_cumprod[1:], oracle.alphas_cumprod.double()
+    torch.testing.assert_close(cumprod, theirs_cumprod, rtol=0, atol=1e-6)
+    torch.testing.assert_close(cumprod, theirs_cumprod, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_zero_terminal_snr_is_that_of_diffusers(name: str) -> None:
+    plain = make_schedule(name)
+    rescaled = rescale_zero_terminal_snr(plain)
+    cumprod = torch.cumprod(1 - diffusers_rescale(plain.betas), 0)  # in float64, as ours
+    torch.testing.assert_close(rescaled.alphas_cumprod[1:], cumprod, rtol=1e-9, atol=1e-12)
+    assert rescaled.alpha[-1] == 0 and rescaled.sigma[-1] == 1
+    torch.testing.assert_close(rescaled.alpha[1], plain.alpha[1], rtol=1e-12, atol=0)
+
+
+@every_schedule
+def test_closed_form_is_the_chain_of_single_steps(name: str, zero_snr: bool) -> None:
+    """Mean factor and variance carried through all T kernels q(x_t | x_{t−1}), without sampling."""
+    schedule = make_schedule(name, zero_terminal_snr=zero_snr)
+    if schedule.is_variance_preserving:
+        # x_t = sqrt(1 − beta) x_{t−1} + sqrt(beta) z; the linear betas are written out once more
+        betas = schedule.betas
+        if (name, zero_snr) == ("linear", False):
+            betas = torch.linspace(0.0001, 0.02, T, dtype=torch.float64)
+        factors, variances = (1 - betas).sqrt(), betas
+    else:
+        # The straight line's own kernels, from its definition: with u = t / T a step multiplies by
+        # (1 − u) / (1 − u + 1/T) and its noise fills up the variance to u².
+        u = torch.arange(1, T + 1, dtype=torch.float64) / T
+        factors = (1 - u) / (1 - u + 1 / T)
+        variances = u**2 - factors**2 * (u - 1 / T) ** 2
+    mean, variance = 1.0, 0.0
+    for t, (factor, added) in enumerate(zip(factors.tolist(), variances.tolist()), start=1):
+        assert added > 0
+        mean, variance = factor * mean, factor**2 * variance + added
+        assert mean == pytest.approx(schedule.alpha[t].item(), rel=1e-9, abs=1e-12)
+        assert variance == pytest.approx(schedule.sigma[t].item() ** 2, rel=1e-9)
+
+
+def test_closed_form_is_the_chain_by_monte_carlo() -> None:
+    schedule, n, stop = make_schedule("linear"), 20_000, 300
+    generator = torch.Generator().manual_seed(0)
+    start = torch.tensor([-1.0, 2.0], dtype=torch.float64)
+    x = start.expand(n, 2)
+    for beta in schedule.betas[:stop].tolist():
+        z = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        x = (1 - beta) ** 0.5 * x + beta**0.5 * z
+    alpha, sigma = schedule.alpha[stop], schedule.sigma[stop]
+    # five standard errors of a mean and of a standard deviation
+    assert ((x.mean(0) - alpha * start).abs() < 5 * sigma / n**0.5).all()
+    assert ((x.std(0) - sigma).abs() < 5 * sigma / (2 * n) ** 0.5).all()
+    direct = schedule.add_noise(start.expand(n, 2), torch.ones(n, 2, dtype=torch.float64), stop)
+    torch.testing.assert_close(direct[0], alpha * start + sigma)
+
+
+def test_coefficients_take_dtype_shape_and_each_t() -> None:
+    schedule = make_schedule("cosine")
+    x = torch.zeros(3, 1, 4, 4)
+    alpha, sigma = schedule.coefficients(torch.tensor([0, 500, 1000]), like=x)
+    assert alpha.shape == sigma.shape == (3, 1, 1, 1) and alpha.dtype == torch.float32
+    assert torch.equal(alpha.flatten(), schedule.alpha[[0, 500, 1000]].float())
+    assert schedule.coefficients(7, like=x.double())[1].item() == schedule.sigma[7].item()
+    for t in (-1, T + 1):  # -1 would silently be the last entry
+        with pytest.raises(ValueError, match=f"between 0 and {T}, got {t}"):
+            schedule.coefficients(t, like=x)
+
+
+def test_tables_first_used_in_inference_mode_serve_training() -> None:
+    schedule = make_schedule("linear")
+    x = torch.ones(2, 1)
+    with torch.inference_mode():
+        schedule.coefficients(5, like=x)
+    alpha, _ = schedule.coefficients(5, like=x)
+    weight = torch.ones(2, 1, requires_grad=True)
+    (alpha * weight).sum().backward()  # needs alpha in the backward pass
+    torch.testing.assert_close(weight.grad, alpha.expand(2, 1))
+
+
+def test_every_grid_falls_strictly_from_T_to_0() -> None:
+    schedule = make_schedule("linear")
+    for n in range(1, T + 1):
+        grid = schedule.timesteps(n)
+        assert len(grid) == n + 1 and grid[0] == T and grid[-1] == 0
+        assert all(t > s for t, s in itertools.pairwise(grid))
+    assert schedule.timesteps(4) == [1000, 750, 500, 250, 0]
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001, 2.5, True, float("nan"), "20"])
+def test_impossible_numbers_of_steps(steps: object) -> None:
+    with pytest.raises(ValueError, match=r"from 1 to 1000 .*, got " + repr(steps)):
+        make_schedule("linear").timesteps(steps)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [0, 1, -5, 10.0])
+def test_impossible_tables(count: int) -> None:
+    with pytest.raises(ValueError, match="num_train_timesteps"):
+        make_schedule("linear", count)
+
+
+def test_unknown_name_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="'sigmoid': choose one of cosine, linear, straight"):
+        make_schedule("sigmoid")
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+@pytest.mark.parametrize("count", [2, 50, 10_000])
+def test_other_numbers_of_timesteps(name: str, count: int) -> None:
+    schedule = make_schedule(name, count, zero_terminal_snr=True)
+    assert schedule.num_train_timesteps == count and schedule.alpha[-1] == 0
+
+
+def test_linear_ends_at_the_same_noise_with_finer_steps() -> None:
+    coarse, fine = make_schedule("linear", 1000), make_schedule("linear", 8000)
+    torch.testing.assert_close(fine.alpha[::8], coarse.alpha, rtol=0.06, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "sigma", "message"),
+    [
+        ([1.0, 0.5], [0.0, 0.5, 1.0], "T \\+ 1 numbers"),
+        ([0.9, 0.5], [0.1, 0.5], "t = 0 is the data"),
+        ([1.0, 0.5, 0.6], [0.0, 0.8, 0.7], "must fall"),
+        ([1.0, 0.5, float("nan")], [0.0, 0.8, 0.9], "must fall"),
+        ([1.0, 0.5, -0.1], [0.0, 0.8, 0.9], "must fall"),
+    ],
+)
+def test_tables_that_are_no_schedule(alpha: list[float], sigma: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Schedule("mine", torch.tensor(alpha), torch.tensor(sigma))
+
+
+def test_straight_line_has_no_betas() -> None:
+    with pytest.raises(ValueError, match=r"use \.alpha and \.sigma"):
+        _ = make_schedule("straight").betas
