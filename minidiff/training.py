@@ -36,7 +36,7 @@ from minidiff.unet import UNet, UNetConfig
 if TYPE_CHECKING:
     from minidiff.text import EncodedTexts
 
-__all__ = ["PictureDataset", "Trainer", "TrainingConfig", "TrainingStopped"]
+__all__ = ["PictureDataset", "Trainer", "TrainingConfig", "TrainingStopped", "loss_by_timestep"]
 
 
 class TrainingStopped(RuntimeError):
@@ -159,6 +159,41 @@ def sample_timesteps(
     normal = torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9))
     share = torch.sigmoid(config.timestep_mean + config.timestep_std * normal)
     return (share * last).ceil().long().clamp(1, last)
+
+
+@torch.inference_mode()
+def loss_by_timestep(
+    network: UNet,
+    config: ModelConfig,
+    images: Tensor,
+    tokens: Tensor | None = None,
+    mask: Tensor | None = None,
+    bins: int = 8,
+) -> dict[str, float]:
+    """The training loss at timesteps t = T/16, 3T/16, …, with the same noise every time.
+
+    On pictures that were held out this is the number to watch: where it rises while the training
+    loss falls, the network has begun to memorise.
+
+    Args:
+        images: (B, C, H, W) in [-1, 1].
+        tokens, mask: (B, n, d) and (B, n), their texts.
+
+    Returns:
+        {"62": loss at t = 62, …, "mean": mean over all t}.
+    """
+    network.eval()
+    x0 = config.to_data(images)
+    eps = torch.randn(x0.shape, generator=_generator("cpu", 0, 3)).to(x0.device)
+    schedule = config.make_schedule()
+    condition = {} if tokens is None else {"tokens": tokens, "mask": mask}
+    denoiser = NetworkDenoiser(network, schedule, config.prediction_type, **condition)
+    result = {}
+    for k in range(bins):
+        t = round(schedule.num_train_timesteps * (2 * k + 1) / (2 * bins))
+        losses = denoiser.loss(x0, torch.full((len(x0),), t, device=x0.device), eps)
+        result[str(t)] = round(losses.mean().item(), 5)
+    return {**result, "mean": round(sum(result.values()) / bins, 5)}
 
 
 class Trainer:
@@ -388,35 +423,16 @@ class Trainer:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    @torch.inference_mode()
-    def held_out_loss(self, pictures: int = 256, bins: int = 8) -> dict[str, float]:
-        """Loss of the averaged weights on held-out pictures, for timesteps t = T/16, 3T/16, ….
-
-        The same pictures, noise and (whole) definitions every time, so that runs can be compared.
-
-        Returns:
-            {"62": loss at t = 62, …, "mean": mean over all}.
-        """
+    def held_out_loss(self) -> dict[str, float]:
+        """Loss of the averaged weights on held-out pictures, see `loss_by_timestep`."""
         assert self.held_out is not None
-        last = self.schedule.num_train_timesteps
-        pictures = min(pictures, len(self.held_out))
-        noise = _generator(self.device, 0, 3)
-        chosen = torch.randperm(len(self.held_out), generator=_generator("cpu", 0, 4))[:pictures]
-        x0 = self.model_config.to_data(self.held_out[chosen.to(self.device)].float() / 127.5 - 1)
-        eps = torch.randn(x0.shape, generator=noise, device=self.device)
-        condition: dict[str, Any] = {}
+        chosen = torch.arange(min(256, len(self.held_out)))
+        tokens = mask = None
         if self.texts is not None:
             assert self.held_out_rows is not None
             tokens, mask = self._read(self.held_out_rows[chosen])
-            condition = {"tokens": tokens, "mask": mask}
-        network = self.averaged.eval()
-        denoiser = NetworkDenoiser(network, self.schedule, self.config.prediction_type, **condition)
-        result = {}
-        for k in range(bins):
-            t = round(last * (2 * k + 1) / (2 * bins))
-            losses = denoiser.loss(x0, torch.full((pictures,), t, device=self.device), eps)
-            result[str(t)] = round(losses.mean().item(), 5)
-        return {**result, "mean": round(sum(result.values()) / bins, 5)}
+        pictures = self.held_out[chosen.to(self.device)].float() / 127.5 - 1
+        return loss_by_timestep(self.averaged, self.model_config, pictures, tokens, mask)
 
     # ------------------------------------------------------------------ saving
 
