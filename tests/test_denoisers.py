@@ -1,0 +1,262 @@
+"""Denoisers: conversions between predictions, clipping, guidance, and the ideal ones."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from minidiff.denoisers import (
+    PREDICTION_TYPES,
+    Denoiser,
+    Guided,
+    IdealDenoiser,
+    MixtureDenoiser,
+    NetworkDenoiser,
+    training_target,
+)
+from minidiff.schedules import Schedule, make_schedule
+
+SCHEDULES = {
+    "linear": make_schedule("linear"),
+    "linear, zero SNR": make_schedule("linear", zero_terminal_snr=True),
+    "cosine": make_schedule("cosine"),
+    "cosine, zero SNR": make_schedule("cosine", zero_terminal_snr=True),
+    "straight": make_schedule("straight"),
+}
+LINEAR = SCHEDULES["linear"]
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def mixture(schedule: Schedule) -> MixtureDenoiser:
+    weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    means = torch.tensor([[-2.0, 0.0], [1.0, 1.0], [0.5, -1.5]], dtype=torch.float64)
+    root = 0.5 * noise(3, 2, 2)
+    covariances = root @ root.mT + 0.1 * torch.eye(2, dtype=torch.float64)
+    return MixtureDenoiser(schedule, weights, means, covariances)
+
+
+class Counting:
+    """A network that counts how often it is asked and answers with factor * x."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor, self.calls = factor, 0
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: object) -> Tensor:
+        self.calls += 1
+        return self.factor * x
+
+
+# ---- conversions ---------------------------------------------------------------------------------
+
+
+@every_schedule
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_exact_target_gives_back_data_and_noise(schedule: Schedule, prediction_type: str) -> None:
+    last = schedule.num_train_timesteps
+    t = torch.tensor([1, 2, 250, 500, last - 1, last])
+    x0, eps = noise(len(t), 3, 4, seed=1), noise(len(t), 3, 4, seed=2)
+    alpha, sigma = schedule.alpha[t].view(-1, 1, 1), schedule.sigma[t].view(-1, 1, 1)
+    by_hand = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0, "flow": eps - x0}
+    target = training_target(prediction_type, schedule, x0, eps, t)
+    torch.testing.assert_close(target, by_hand[prediction_type], rtol=1e-12, atol=1e-12)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return target
+
+    if prediction_type == "eps" and schedule.alpha[-1] == 0:
+        with pytest.raises(ValueError, match="alpha is 0 at t = T; use 'v', 'flow' or 'x0'"):
+            NetworkDenoiser(network, schedule, prediction_type)
+        return
+    denoiser = NetworkDenoiser(network, schedule, prediction_type)
+    prediction = denoiser(schedule.add_noise(x0, eps, t), t)
+    # dividing by the smallest alpha (cosine at T: 5e-5) or sigma costs some digits
+    torch.testing.assert_close(prediction.x0, x0, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(prediction.eps, eps, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(prediction.v, by_hand["v"], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(prediction.flow, by_hand["flow"], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(prediction.score, -eps / sigma, rtol=1e-9, atol=1e-9)
+    assert denoiser.loss(x0, t, eps).max() < 1e-12  # compared in float32
+
+
+def test_a_single_t_serves_the_whole_batch() -> None:
+    seen: list[Tensor] = []
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(t)
+        return x
+
+    NetworkDenoiser(network, LINEAR, "v")(noise(3, 1, 2, 2), 700)
+    assert seen[0].tolist() == [700, 700, 700] and seen[0].dtype == torch.long
+
+
+def test_loss_is_the_mean_squared_error_of_each_example() -> None:
+    denoiser = NetworkDenoiser(lambda x, t: torch.zeros_like(x), LINEAR, "eps")
+    x0, eps = noise(4, 1, 5, 5).float(), noise(4, 1, 5, 5, seed=1).float()
+    loss = denoiser.loss(x0, torch.tensor([1, 10, 100, 1000]), eps)
+    torch.testing.assert_close(loss, eps.square().mean((1, 2, 3)))
+
+
+def test_condition_reaches_the_network_and_can_be_exchanged() -> None:
+    def network(x: Tensor, t: Tensor, shift: float = 0.0) -> Tensor:
+        return x + shift
+
+    denoiser = NetworkDenoiser(network, LINEAR, "x0", shift=2.0)
+    x = noise(2, 1, 2, 2)
+    torch.testing.assert_close(denoiser(x, 5).x0, x + 2)
+    torch.testing.assert_close(denoiser.given(shift=-1.0)(x, 5).x0, x - 1)
+    torch.testing.assert_close(denoiser(x, 5).x0, x + 2)
+    with pytest.raises(TypeError, match="shfit"):
+        denoiser.given(shfit=1.0)(x, 5)
+
+
+def test_unknown_prediction_type_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="'noise': choose one of eps, x0, v, flow"):
+        NetworkDenoiser(Counting(1), LINEAR, "noise")
+
+
+# ---- clipping ------------------------------------------------------------------------------------
+
+
+@every_schedule
+def test_clipping_holds_x0_inside_and_derives_eps_again(schedule: Schedule) -> None:
+    x = 3 * noise(5, 1, 3, 3)
+    for t in (1, 400, schedule.num_train_timesteps):
+        free = NetworkDenoiser(Counting(1), schedule, "x0")(x, t)
+        clipped = NetworkDenoiser(Counting(1), schedule, "x0", clip=(-1, 0.5))(x, t)
+        assert free.x0.max() > 0.5  # else nothing is tested
+        assert clipped.x0.min() >= -1 and clipped.x0.max() <= 0.5
+        alpha, sigma = schedule.coefficients(t, like=x)
+        torch.testing.assert_close(alpha * clipped.x0 + sigma * clipped.eps, x)
+
+
+# ---- guidance ------------------------------------------------------------------------------------
+
+
+def pair(clip: tuple[float, float] | None = None) -> tuple[NetworkDenoiser, NetworkDenoiser]:
+    first = NetworkDenoiser(Counting(0.3), LINEAR, "v", clip)
+    return first, NetworkDenoiser(Counting(-0.2), LINEAR, "v", clip)
+
+
+@pytest.mark.parametrize("clip", [None, (-0.5, 0.5)])
+def test_guidance_scale_1_is_the_conditional_bit_for_bit(clip: tuple[float, float] | None) -> None:
+    conditional, unconditional = pair(clip)
+    x = noise(3, 1, 4, 4).float()
+    alone, guided = conditional(x, 300), Guided(conditional, unconditional, 1.0)
+    assert torch.equal(guided(x, 300).x0, alone.x0)
+    assert torch.equal(guided(x, 300).eps, alone.eps)
+    assert unconditional.network.calls == 0  # type: ignore[attr-defined]
+    assert guided.evaluations == 1 and Guided(conditional, unconditional, 2.0).evaluations == 2
+
+
+def test_guidance_combines_first_and_clips_once() -> None:
+    x, scale = 4 * noise(3, 1, 4, 4), 2.5
+    for clip in (None, (-1.0, 1.0)):
+        conditional = NetworkDenoiser(Counting(1.0), LINEAR, "x0", clip)
+        unconditional = NetworkDenoiser(Counting(1.6), LINEAR, "x0", clip)
+        combined = 1.6 * x + scale * (x - 1.6 * x)  # 0.1 x: clipping the two first would give ±1
+        expected = combined if clip is None else combined.clamp(*clip)
+        prediction = Guided(conditional, unconditional, scale)(x, 800)
+        torch.testing.assert_close(prediction.x0, expected)
+        alpha, sigma = LINEAR.coefficients(800, like=x)
+        torch.testing.assert_close(alpha * expected + sigma * prediction.eps, x)
+    narrow = Guided(conditional, unconditional, scale, clip=(-0.1, 0.1))(x, 800)
+    torch.testing.assert_close(narrow.x0, combined.clamp(-0.1, 0.1))
+
+
+def test_guidance_scale_0_is_the_unconditional() -> None:
+    conditional, unconditional = pair()
+    x = noise(2, 1, 4, 4)
+    guided = Guided(conditional, unconditional, 0)(x, 10)
+    torch.testing.assert_close(guided.x0, unconditional(x, 10).x0)
+    torch.testing.assert_close(guided.eps, unconditional(x, 10).eps)
+
+
+def test_guidance_of_guidance_counts_every_network_call() -> None:
+    inner = Guided(*pair(), guidance_scale=2.0)
+    assert Guided(inner, pair()[1], 3.0).evaluations == 3
+
+
+@pytest.mark.parametrize("scale", [-0.5, math.nan, math.inf])
+def test_impossible_guidance_scales(scale: float) -> None:
+    with pytest.raises(ValueError, match=f"guidance_scale must be a number >= 0.*{scale}"):
+        Guided(*pair(), guidance_scale=scale)
+
+
+# ---- ideal denoisers -----------------------------------------------------------------------------
+
+
+@every_schedule
+def test_ideal_denoiser_is_the_weighted_average_by_brute_force(schedule: Schedule) -> None:
+    data, x, t = noise(7, 1, 2, 3), noise(4, 1, 2, 3, seed=1), torch.tensor([1, 300, 700, 1000])
+    prediction = IdealDenoiser(schedule, data)(x, t)
+    for i in range(len(x)):
+        a, s = schedule.alpha[t[i]].item(), schedule.sigma[t[i]].item()
+        squares = [(x[i] - a * d).square().sum().item() for d in data]
+        weights = [math.exp(-(square - min(squares)) / (2 * s**2)) for square in squares]
+        average = sum(w * d for w, d in zip(weights, data)) / sum(weights)
+        torch.testing.assert_close(prediction.x0[i], average)
+    alpha, sigma = schedule.coefficients(t, like=x)
+    torch.testing.assert_close(alpha * prediction.x0 + sigma * prediction.eps, x)
+
+
+def test_ideal_denoiser_answers_the_nearest_example_where_there_is_hardly_noise() -> None:
+    data = noise(50, 1, 8, 8).float()
+    x = LINEAR.add_noise(data[:10], noise(10, 1, 8, 8, seed=3).float(), 1)
+    torch.testing.assert_close(IdealDenoiser(LINEAR, data)(x, 1).x0, data[:10])
+
+
+def test_ideal_denoiser_answers_the_mean_of_the_data_where_there_is_only_noise() -> None:
+    data, schedule = noise(50, 2), SCHEDULES["straight"]
+    x0 = IdealDenoiser(schedule, data)(noise(3, 2, seed=1), 1000).x0
+    torch.testing.assert_close(x0, data.mean(0).expand(3, 2))
+
+
+@every_schedule
+def test_mixture_score_is_the_gradient_of_its_log_density(schedule: Schedule) -> None:
+    denoiser = mixture(schedule)
+    t = torch.tensor([1, 50, 300, 600, 999, 1000]).repeat_interleave(5)
+    x = noise(len(t), 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(denoiser.log_density(x, t).sum(), x)
+    torch.testing.assert_close(denoiser(x.detach(), t).score, gradient, rtol=1e-6, atol=1e-8)
+
+
+def test_mixture_density_integrates_to_one() -> None:
+    axis = torch.linspace(-9, 9, 361, dtype=torch.float64)
+    x = torch.cartesian_prod(axis, axis)
+    total = mixture(LINEAR).log_density(x, 300).exp().sum() * 0.05**2
+    assert total.item() == pytest.approx(1, abs=1e-6)
+
+
+def test_mixture_of_narrow_peaks_is_the_ideal_denoiser_of_their_means() -> None:
+    data = noise(6, 2)
+    covariances = torch.full((6, 1, 1), 1e-12, dtype=torch.float64) * torch.eye(2)
+    weights = torch.full((6,), 1 / 6, dtype=torch.float64)
+    peaks, spikes = MixtureDenoiser(LINEAR, weights, data, covariances), IdealDenoiser(LINEAR, data)
+    x = noise(20, 2, seed=1)
+    for t in (100, 500, 1000):
+        torch.testing.assert_close(peaks(x, t).x0, spikes(x, t).x0, rtol=1e-6, atol=1e-6)
+
+
+def test_posterior_mean_of_one_gaussian_by_monte_carlo() -> None:
+    """E[x_0 | x_t] is the straight-line regression of x_0 on x_t when all is Gaussian."""
+    mean, deviation, t, n = 0.7, 0.4, 400, 400_000
+    one = torch.ones(1, dtype=torch.float64)
+    denoiser = MixtureDenoiser(LINEAR, one, mean * one[None], deviation**2 * one[None, None])
+    x0 = mean + deviation * noise(n, 1)
+    x = LINEAR.add_noise(x0, noise(n, 1, seed=1), t)
+    slope = ((x0 - x0.mean()) * (x - x.mean())).mean() / x.var()
+    at = torch.tensor([[-1.0], [0.0], [2.0]], dtype=torch.float64)
+    expected = x0.mean() + slope * (at - x.mean())
+    torch.testing.assert_close(denoiser(at, t).x0, expected, rtol=0, atol=0.01)
+
+
+def test_base_class_answers_nothing() -> None:
+    with pytest.raises(NotImplementedError):
+        Denoiser(LINEAR)(noise(1, 2), 5)
