@@ -186,8 +186,7 @@ def loss_by_timestep(
     x0 = config.to_data(images)
     eps = torch.randn(x0.shape, generator=_generator("cpu", 0, 3)).to(x0.device)
     schedule = config.make_schedule()
-    condition = {} if tokens is None else {"tokens": tokens, "mask": mask}
-    denoiser = NetworkDenoiser(network, schedule, config.prediction_type, **condition)
+    denoiser = NetworkDenoiser(network, schedule, config.prediction_type, tokens=tokens, mask=mask)
     result = {}
     for k in range(bins):
         t = round(schedule.num_train_timesteps * (2 * k + 1) / (2 * bins))

@@ -1,0 +1,376 @@
+"""Text to picture in one call.
+
+    pipeline = minidiff.load()
+    images = pipeline("gold", num_images_per_prompt=16, seed=0)   # (16, 1, 64, 64) in [-1, 1]
+
+A `Pipeline` holds a trained network and what it needs around it: the text encoder (loaded with the
+first prompt), the schedule, guidance and a sampler.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from minidiff import samplers
+from minidiff.checkpoints import CheckpointError, ModelConfig, load_model, read_info
+from minidiff.denoisers import Denoiser, Guided, NetworkDenoiser
+from minidiff.unet import UNet
+
+if TYPE_CHECKING:
+    from minidiff.text import TextEncoder
+
+__all__ = ["Frame", "ModelCard", "Pipeline", "default_device", "load", "pretrained"]
+
+MODELS = Path(__file__).parent / "models"
+DEFAULT_MODEL = "glyph64"
+BATCH = 64  # pictures drawn at a time: larger batches are no faster, and memory stays small
+
+
+def default_device() -> torch.device:
+    """The first of CUDA, Apple's MPS and the CPU that is here."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One moment of the way from noise to picture. Tensors are (B, C, H, W) on the CPU."""
+
+    index: int  # 0 … num_inference_steps − 1
+    t: int  # timestep reached; 0 in the last frame
+    images: Tensor  # x_t in the units of a picture, still noisy, held within [-1, 1]
+    predicted: Tensor  # what the network took for the finished picture
+
+
+class Pipeline:
+    """A trained model, ready to draw.
+
+    Args:
+        network: a trained U-Net.
+        config: what it was trained for.
+        record: how it came about.
+        device: where to run; `default_device()` if None.
+    """
+
+    def __init__(
+        self,
+        network: UNet,
+        config: ModelConfig,
+        record: dict[str, Any] | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.device = torch.device(device) if device is not None else default_device()
+        self.network = network.to(self.device).eval()
+        self.config, self.record = config, record or {}
+        self.schedule = config.make_schedule()
+
+    def __repr__(self) -> str:
+        parameters = sum(p.numel() for p in self.network.parameters())
+        size = self.config.image_size
+        return f"Pipeline({size} × {size}, {parameters / 1e6:.1f} M parameters, {self.device})"
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """The encoder that the network was trained with; loading it takes about 3 s."""
+        from minidiff.text import TextEncoder
+
+        if self.config.text_encoder is None:
+            raise ValueError("this model was trained without text: leave the prompt empty")
+        encoder = TextEncoder(self.config.text_encoder, self.config.max_tokens, self.device)
+        if encoder.fingerprint != self.config.text_fingerprint:
+            raise CheckpointError(
+                f"this model was trained with the text encoder {self.config.text_encoder!r} "
+                f"({self.config.text_fingerprint}), but the one here is {encoder.fingerprint}: "
+                "install the one it was trained with"
+            )
+        return encoder
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        negative_prompt: str = "",
+        num_images_per_prompt: int = 1,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 3.0,
+        sampler: str = "dpmpp_2m",
+        seed: int = 0,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        progress: bool = False,
+        **options: Any,
+    ) -> Tensor:
+        """Draw pictures of one or several prompts.
+
+        Args:
+            prompt: a text or a list of texts; "" asks for anything.
+            negative_prompt: what to move away from, instead of from "no text".
+            num_images_per_prompt: pictures of each prompt.
+            num_inference_steps: steps of the sampler, 1 … T.
+            guidance_scale: 1 = off; larger follows the text more closely, with less variety.
+            sampler: a name in `minidiff.samplers.SAMPLERS`.
+            seed: picture i of every prompt starts from the noise of (seed, i), whatever the number
+                of pictures: with the same seed only the words make the difference.
+            generator: your own source of noise instead of `seed`, one or a list of one per picture.
+            progress: show a bar with the time left.
+            options: of the sampler, for instance eta of ddim.
+
+        Returns:
+            (prompts × images, C, H, W) float32 on the CPU in [-1, 1], white = +1; the pictures of
+            the first prompt come first.
+
+        Raises:
+            ValueError: for impossible values, naming them; also when the pictures would not fit
+                into memory.
+        """
+        walk = self._walk(
+            prompt, negative_prompt, num_images_per_prompt, guidance_scale, seed, generator
+        )
+        total = len(walk.rows)
+        self._check_memory(total)
+        images = torch.empty(total, *self._shape)
+        with _bar(progress, math.ceil(total / BATCH) * num_inference_steps) as bar:
+            for start in range(0, total, BATCH):
+                part = slice(start, start + BATCH)
+                for step in self._steps(walk, part, sampler, num_inference_steps, options):
+                    bar.update()
+                    x = step.x
+                images[part] = self.config.to_images(x).float().cpu()
+        return images
+
+    def steps(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        negative_prompt: str = "",
+        num_images_per_prompt: int = 1,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 3.0,
+        sampler: str = "dpmpp_2m",
+        seed: int = 0,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        **options: Any,
+    ) -> Iterator[Frame]:
+        """The same as calling the pipeline, but yields a `Frame` after every step.
+
+        All pictures are drawn as one batch; the last frame's `images` are the result.
+        """
+        walk = self._walk(
+            prompt, negative_prompt, num_images_per_prompt, guidance_scale, seed, generator
+        )
+        self._check_memory(len(walk.rows))
+        everything = slice(0, len(walk.rows))
+        for step in self._steps(walk, everything, sampler, num_inference_steps, options):
+            yield Frame(
+                step.index,
+                step.t,
+                self.config.to_images(step.x).float().cpu(),
+                self.config.to_images(step.prediction.x0).float().cpu(),
+            )
+
+    # ------------------------------------------------------------------ how it is done
+
+    def _walk(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str,
+        images: int,
+        guidance_scale: float,
+        seed: int,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+    ) -> _Walk:
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise ValueError('there is no prompt: give a text such as "gold" ("" for anything)')
+        for text in [*prompts, negative_prompt]:
+            if not isinstance(text, str):
+                raise TypeError(f"a prompt must be a text, got {text!r}")
+        if isinstance(images, bool) or not isinstance(images, int) or images < 1:
+            raise ValueError(f"num_images_per_prompt must be at least 1, got {images!r}")
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ValueError(f"seed must be a whole number, got {seed!r}")
+        Guided(self._denoiser(), self._denoiser(), guidance_scale)  # refuses an impossible scale
+        self._notice([*prompts, negative_prompt])
+        # A prompt repeated is encoded once; the batch picks its rows.
+        rows = torch.arange(len(prompts)).repeat_interleave(images)
+        generators: Any = generator
+        if generator is None:
+            generators = [_generator(seed, i) for _ in prompts for i in range(images)]
+        return _Walk(self._encode(prompts), self._encode([negative_prompt]), rows, generators,
+                     guidance_scale)  # fmt: skip
+
+    def _steps(
+        self, walk: _Walk, part: slice, sampler: str, steps: int, options: dict[str, Any]
+    ) -> Iterator[samplers.Step]:
+        rows = walk.rows[part]
+        one = isinstance(walk.generators, torch.Generator)
+        generators = walk.generators if one else walk.generators[part]
+        x_T = samplers.standard_normal((len(rows), *self._shape), generators, self.device)
+        denoiser: Denoiser = self._denoiser(**_pick(walk.text, rows))
+        without = self._denoiser(**_pick(walk.negative, torch.zeros_like(rows)))
+        denoiser = Guided(denoiser, without, walk.guidance_scale, clip=self.config.data_range)
+        return samplers.sample_steps(denoiser, x_T, sampler, steps, generators, **options)
+
+    def _denoiser(self, **condition: Any) -> NetworkDenoiser:
+        return NetworkDenoiser(
+            self.network, self.schedule, self.config.prediction_type, **condition
+        )
+
+    def _encode(self, prompts: list[str]) -> dict[str, Tensor]:
+        """Keyword arguments of the network for these prompts; none for a model without text."""
+        if not any(prompts):
+            return {}  # only "no text": the encoder need not be loaded
+        text = self.text_encoder.encode(prompts)
+        return {"tokens": text.tokens, "mask": text.mask}
+
+    def _notice(self, prompts: list[str]) -> None:
+        """Say so when the text encoder can make nothing of a prompt; it is drawn all the same."""
+        for prompt in {p for p in prompts if p}:
+            if self.text_encoder.understands(prompt) is not None:
+                notice = self.text_encoder.understands(prompt, _words_of_the_definitions())
+                if notice:
+                    warnings.warn(f"{notice} It is drawn all the same.", stacklevel=4)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        size = self.config.image_size
+        return self.network.config.in_channels, size, size
+
+    def _check_memory(self, images: int) -> None:
+        import psutil
+
+        each = 4 * math.prod(self._shape)
+        fit = int(psutil.virtual_memory().available * 0.8) // each
+        if images > fit:
+            raise ValueError(
+                f"{images:,} pictures need {images * each / 2**30:.1f} GiB of memory; about "
+                f"{fit:,} fit: ask for fewer at a time"
+            )
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """What is common to all batches of one call."""
+
+    text: dict[str, Tensor]  # tokens and mask, one row a prompt
+    negative: dict[str, Tensor]
+    rows: Tensor  # (pictures,) the prompt of each picture
+    generators: Any
+    guidance_scale: float
+
+
+def _pick(condition: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    return {name: value[rows.to(value.device)] for name, value in condition.items()}
+
+
+def _generator(seed: int, index: int) -> torch.Generator:
+    mixed = random.Random(f"{seed}/{index}").getrandbits(63)
+    return torch.Generator().manual_seed(mixed)
+
+
+def _bar(show: bool, total: int) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc="Drawing", unit=" steps", disable=not show, leave=False)
+
+
+def _words_of_the_definitions() -> set[str]:
+    from minidiff.glyphs import load_glyphs
+
+    return {w for g in load_glyphs() for w in re.findall(r"\w+", g.definition.lower())}
+
+
+# ---------------------------------------------------------------------- what can be loaded
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model that ships with the package."""
+
+    name: str
+    image_size: int
+    parameters: int
+    megabytes: float
+    quality: dict[str, Any]  # measured figures, see the record in its config.json
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{key} {value}" for key, value in self.quality.items())
+        size = f"{self.image_size} × {self.image_size}"
+        return (
+            f"{self.name}: {size}, {self.parameters / 1e6:.2f} M parameters, "
+            f"{self.megabytes:.1f} MB; {figures or 'not measured yet'}"
+        )
+
+
+def pretrained() -> list[ModelCard]:
+    """The models that ship with the package, with size, parameters and measured quality."""
+    cards = []
+    for folder in _shipped().values():
+        info = read_info(folder)
+        weights = folder / "model.safetensors"
+        record = info.get("record", {})
+        cards.append(
+            ModelCard(
+                folder.name,
+                info["model"]["image_size"],
+                _count_parameters(weights),
+                weights.stat().st_size / 1e6,
+                record.get("quality", {}),
+            )
+        )
+    return cards
+
+
+def _count_parameters(path: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.parent.name: path.parent for path in sorted(MODELS.glob("*/config.json"))}
+
+
+def load(
+    name_or_path: str | Path = DEFAULT_MODEL, device: torch.device | str | None = None
+) -> Pipeline:
+    """A model that ships ("glyph64"), a folder written by `save_model`, or a training run.
+
+    Of a training run the finished model is taken, else its newest checkpoint.
+
+    Raises:
+        FileNotFoundError: if there is no such model or folder, naming those that ship.
+        CheckpointError: if it is damaged, altered or not ours.
+    """
+    return Pipeline(*load_model(_find(name_or_path)), device=device)
+
+
+def _find(name_or_path: str | Path) -> Path:
+    shipped = _shipped()
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no model {str(name_or_path)!r}: give one that ships ({', '.join(shipped)}) or the "
+            "folder of a checkpoint or training run"
+        )
+    from minidiff.training import latest_checkpoint
+
+    if (folder / "config.json").is_file():
+        return folder
+    if (folder / "model" / "config.json").is_file():
+        return folder / "model"
+    return latest_checkpoint(folder) or folder

@@ -1,0 +1,149 @@
+"""Pictures of pictures: grids, animations, and the figures that the book uses again and again.
+
+Grids and animations are drawn with Pillow, which starts at once; matplotlib is only loaded by the
+functions that need axes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["animation", "grid", "save_picture", "show", "to_uint8"]
+
+GAP = 4  # white pixels between the cells of a grid
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float in [-1, 1] (any shape) to uint8, 255 = white."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def grid(
+    images: Tensor, columns: int = 8, scale: int = 1, labels: Sequence[str] | None = None
+) -> Image.Image:
+    """Pictures side by side on white.
+
+    Args:
+        images: (N, 1, H, W) in [-1, 1].
+        columns: pictures in a row.
+        scale: each pixel becomes scale × scale.
+        labels: one line of text above each row, or None.
+
+    Returns:
+        a grey Pillow image.
+    """
+    cells = to_uint8(images[:, 0]).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    height, width = cells.shape[1:]
+    rows = -(-len(cells) // columns)
+    columns = min(columns, len(cells))
+    heading = 22 if labels else 0
+    sheet = Image.new(
+        "L",
+        (columns * (width + GAP) + GAP, rows * (height + GAP + heading) + GAP),
+        255,
+    )
+    for i, cell in enumerate(cells.numpy()):
+        row, column = divmod(i, columns)
+        corner = (GAP + column * (width + GAP), GAP + heading + row * (height + GAP + heading))
+        sheet.paste(Image.fromarray(cell), corner)
+    if labels:
+        draw, font = ImageDraw.Draw(sheet), _font(15)
+        for row, label in enumerate(labels[:rows]):
+            draw.text((GAP, GAP + row * (height + GAP + heading)), label, fill=0, font=font)
+    return sheet
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """The shipped font: it has Latin letters and all the glyphs."""
+    from minidiff.glyphs import FONT
+
+    return ImageFont.truetype(str(FONT), size)
+
+
+def animation(
+    frames: Sequence[Image.Image], milliseconds: int = 80, hold: int = 2000, colours: int = 16
+) -> bytes:
+    """Frames as the bytes of an endless GIF; the last one is held. 16 greys keep it small."""
+    palette = Image.new("P", (1, 1))
+    greys = np.linspace(0, 255, colours).round().astype(np.uint8)
+    palette.putpalette(np.repeat(greys, 3).tobytes())
+    few = [frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
+           for frame in frames]  # fmt: skip
+    durations = [milliseconds] * (len(few) - 1) + [hold]
+    buffer = io.BytesIO()
+    few[0].save(buffer, "GIF", save_all=True, append_images=few[1:], duration=durations, loop=0)
+    return buffer.getvalue()
+
+
+def save_picture(path: Path, payload: bytes | Image.Image | np.ndarray) -> None:
+    """Write an image as PNG, an array as .npy, or finished bytes: whole or not at all."""
+    if isinstance(payload, Image.Image):
+        buffer = io.BytesIO()
+        payload.save(buffer, "PNG", optimize=True)
+        payload = buffer.getvalue()
+    elif isinstance(payload, np.ndarray):
+        buffer = io.BytesIO()
+        np.save(buffer, payload, allow_pickle=False)
+        payload = buffer.getvalue()
+    handle, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+        Path(part).chmod(0o644)
+        Path(part).replace(path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def show(
+    images: Tensor, titles: Sequence[str] | None = None, columns: int = 8, size: float = 1.1
+) -> Figure:
+    """A matplotlib figure of pictures, with a title over each if you like.
+
+    Args:
+        images: (N, 1, H, W) in [-1, 1].
+        titles: N of them; Chinese characters are drawn with the shipped font.
+        size: of a picture in inches.
+    """
+    import matplotlib.pyplot as plt
+
+    use_glyph_font()
+    rows, columns = -(-len(images) // columns), min(columns, len(images))
+    height = size * (1.25 if titles else 1.0)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * size, rows * height), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, image in enumerate(images[:, 0]):
+        axis = axes.flat[i]
+        axis.imshow(image, cmap="gray", vmin=-1, vmax=1)
+        if titles:
+            axis.set_title(titles[i], fontsize=10)
+    return figure
+
+
+def use_glyph_font() -> None:
+    """Let matplotlib fall back on the shipped font for characters that its own lacks."""
+    from matplotlib import font_manager, rcParams
+
+    from minidiff.glyphs import FONT
+
+    font_manager.fontManager.addfont(str(FONT))
+    name = font_manager.FontProperties(fname=str(FONT)).get_name()
+    family: list[Any] = list(rcParams["font.family"])
+    if name not in family:
+        rcParams["font.family"] = [*family, name]
