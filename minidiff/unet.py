@@ -53,14 +53,20 @@ class UNetConfig:
                 "channels and attention need one entry a level, "
                 f"got {self.channels} and {self.attention}"
             )
-        wrong = [c for c in self.channels if c < 1 or c % self.head_dim]
+        sizes = [(name, getattr(self, name)) for name in ("in_channels", "blocks", "stem")]
+        sizes += [("head_dim", self.head_dim), *(("channels", c) for c in self.channels)]
+        if self.text_dim is not None:
+            sizes.append(("text_dim", self.text_dim))
+        for name, size in sizes:
+            if type(size) is not int or size < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")
+        wrong = [c for c in self.channels if c % self.head_dim]
         if wrong:
             raise ValueError(
                 f"channels must be multiples of head_dim={self.head_dim}, got {wrong[0]}"
             )
-        for name in ("in_channels", "blocks", "stem"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.channels[0] % 2:  # half of it for the sines of t, half for the cosines
+            raise ValueError(f"the first of channels must be even, got {self.channels[0]}")
 
     @property
     def multiple(self) -> int:
@@ -93,7 +99,14 @@ def _zero(layer: nn.Module) -> nn.Module:
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    """Up to 32 groups, but none of one or two channels.
+
+    A group's mean is taken out: alone in its group a channel would lose what the embedding adds.
+    """
+    groups = math.gcd(32, channels)
+    while groups > 1 and channels < 3 * groups:
+        groups //= 2
+    return nn.GroupNorm(groups, channels)
 
 
 class ResBlock(nn.Module):

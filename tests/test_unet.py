@@ -1,0 +1,314 @@
+"""The U-Net: shapes, masks, its start at zero, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import minidiff
+from minidiff.training import TrainingConfig
+from minidiff.unet import Attention, ResBlock, UNet, UNetConfig, timestep_embedding
+
+TEXT = UNetConfig(channels=(32, 32), attention=(False, True), head_dim=16, text_dim=12)
+NO_TEXT = dataclasses.replace(TEXT, text_dim=None)
+
+
+def awake(config: UNetConfig, seed: int = 0) -> UNet:
+    """A network in float64 whose zero-initialised layers are random: every part of it counts."""
+    torch.manual_seed(seed)
+    network = UNet(config).eval()
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.2)
+    return network.double()
+
+
+@pytest.fixture(scope="module")
+def network() -> UNet:
+    return awake(TEXT)
+
+
+def noise(*shape: int, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
+    return float((a - b).detach().abs().max()) <= tolerance
+
+
+X, T, TOKENS = noise(3, 1, 8, 8), torch.tensor([1, 500, 1000]), noise(3, 5, 12, seed=2)
+
+
+# ----------------------------------------------------------------------------------- shapes
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({}, (16, 16)),
+        ({"text_dim": None}, (16, 16)),
+        ({"pooled_text": False}, (16, 16)),
+        ({"in_channels": 3}, (16, 16)),
+        ({"in_channels": 3, "stem": 2, "text_dim": None}, (16, 16)),
+        ({"stem": 4}, (16, 16)),
+        ({"stem": 2}, (8, 20)),  # not square
+        ({"channels": (32,), "attention": (True,)}, (5, 7)),  # one level: any size
+        ({"channels": (32, 64, 96), "attention": (False, True, True)}, (8, 12)),
+        ({"blocks": 2, "attention": (True, False), "channels": (16, 48)}, (8, 8)),
+    ],
+)
+def test_the_output_has_the_shape_of_the_input(
+    changes: dict[str, Any], size: tuple[int, int]
+) -> None:
+    config = dataclasses.replace(TEXT, **changes)
+    x = noise(2, config.in_channels, *size)
+    tokens = None if config.text_dim is None else noise(2, 3, 12)
+    y = awake(config)(x, torch.tensor([3, 900]), tokens)
+    assert y.shape == x.shape and y.dtype == x.dtype
+    assert y.isfinite().all() and y.std() > 1e-3
+    assert y.is_contiguous()
+
+
+def test_an_untrained_network_answers_zero() -> None:
+    y = UNet(TEXT)(X.float(), T, TOKENS.float())
+    assert torch.equal(y, torch.zeros(X.shape))
+
+
+def test_every_block_starts_as_the_identity() -> None:
+    network = UNet(TEXT).double()
+    embedding, text = noise(2, 32), noise(2, 3, 32)
+    x = noise(2, 32, 4, 4)
+    assert torch.equal(network.middle1(x, embedding, text, None), x)
+    assert torch.equal(network.middle2(x, embedding), x)
+
+
+def test_the_recipe_of_the_shipped_model_keeps_to_its_size() -> None:
+    recipe = Path(minidiff.__file__).parent / "recipes" / "glyph64.toml"
+    config = TrainingConfig.from_dict(tomllib.loads(recipe.read_text(encoding="utf-8")))
+    parameters = sum(p.numel() for p in UNet(config.unet).parameters())
+    assert 2e6 < parameters <= 4.9e6
+
+
+def test_convolutions_lie_in_channels_last_order(network: UNet) -> None:
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) > 10
+    for conv in convolutions:
+        assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+    seen: list[bool] = []
+    hook = network.middle1.register_forward_hook(
+        lambda _module, _inputs, y: seen.append(y.is_contiguous(memory_format=torch.channels_last))
+    )
+    network(X, T, TOKENS)
+    hook.remove()
+    assert seen == [True]  # and the activations follow
+
+
+# ------------------------------------------------------------------------------ text and mask
+
+
+def test_text_changes_the_picture(network: UNet) -> None:
+    other = noise(3, 5, 12, seed=3)
+    assert not close(network(X, T, TOKENS), network(X, T, other), 1e-3)
+    assert not close(network(X, T, TOKENS), network(X, T), 1e-3)
+    swapped = TOKENS.clone()
+    swapped[1] = other[1]  # only the second picture has another text
+    changed = (network(X, T, TOKENS) - network(X, T, swapped)).abs().amax((1, 2, 3)) > 1e-4
+    assert changed.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_padding_cannot_change_the_output(pooled: bool) -> None:
+    network = awake(dataclasses.replace(TEXT, pooled_text=pooled))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]).bool()
+    expected = network(X, T, TOKENS, mask)
+    longer = torch.cat([TOKENS, 100 * noise(3, 6, 12, seed=4)], dim=1)
+    longer_mask = torch.cat([mask, torch.zeros(3, 6, dtype=torch.bool)], dim=1)
+    assert close(network(X, T, longer, longer_mask), expected)
+    # whatever stands behind the mask, also inside the prompt
+    other = torch.where(mask[..., None], TOKENS, 1e4 * noise(3, 5, 12, seed=5))
+    assert close(network(X, T, other, mask), expected)
+    # and cut off altogether, one picture at a time
+    for i in range(3):
+        alone = network(X[i : i + 1], T[i : i + 1], TOKENS[i : i + 1, : int(mask[i].sum())])
+        assert close(alone, expected[i : i + 1])
+    # a mask that hides nothing is none
+    assert close(network(X, T, TOKENS, torch.ones(3, 5).bool()), network(X, T, TOKENS))
+    assert not close(expected, network(X, T, TOKENS), 1e-3)  # and one that hides something is not
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_an_empty_prompt_is_no_text(pooled: bool) -> None:
+    network = awake(dataclasses.replace(TEXT, pooled_text=pooled))
+    expected = network(X, T)
+    hidden = torch.zeros(3, 5, dtype=torch.bool)
+    assert close(network(X, T, TOKENS, hidden), expected)
+    none = torch.zeros(3, 0, 12), torch.zeros(3, 0, dtype=torch.bool)
+    assert torch.equal(network(X, T, *none), expected)
+    # one empty prompt among others
+    hidden[0] = True
+    mixed = network(X, T, TOKENS, hidden)
+    assert close(mixed[1:], expected[1:]) and not close(mixed[:1], expected[:1], 1e-3)
+    assert mixed.isfinite().all()
+
+
+def test_pooled_text_is_a_way_of_its_own() -> None:
+    """With cross-attention silenced the text still comes through, but only if it is pooled."""
+    for pooled in (True, False):
+        network = awake(dataclasses.replace(TEXT, pooled_text=pooled))
+        for name, module in network.named_modules():
+            if name.endswith("cross_attention"):
+                assert isinstance(module, Attention)
+                nn.init.zeros_(module.key_value.weight)
+        same = close(network(X, T, TOKENS), network(X, T))
+        assert same is not pooled
+        assert hasattr(network, "pooled") is pooled
+
+
+def test_masked_attention_is_softmax_over_what_is_seen() -> None:
+    """Against the formula, with loops, and without NaN in the gradient."""
+    torch.manual_seed(0)
+    attention = Attention(8, 6, head_dim=4).double()
+    for parameter in attention.out.parameters():
+        nn.init.normal_(parameter)
+    x, context = noise(2, 3, 8), noise(2, 4, 6, seed=2).requires_grad_()
+    mask = torch.tensor([[True, False, False, False], [True, True, False, True]])
+    got = attention(x, context, mask[:, None, None])
+    key, value = attention.key_value(context).chunk(2, dim=2)
+    query = attention.query(x)
+    for b in range(2):
+        for i in range(3):
+            joined = torch.zeros(8, dtype=torch.float64)
+            for head in (slice(0, 4), slice(4, 8)):
+                score = key[b, mask[b], head] @ query[b, i, head] / math.sqrt(4)
+                joined[head] = torch.softmax(score, 0) @ value[b, mask[b], head]
+            assert torch.allclose(got[b, i], attention.out(joined), atol=1e-12)
+    got.square().sum().backward()
+    assert context.grad is not None and context.grad.isfinite().all()
+    assert not context.grad[~mask].any()
+
+
+# ------------------------------------------------------------------------------------- time
+
+
+def test_timestep_embedding_is_the_formula() -> None:
+    t = torch.tensor([0, 1, 37, 1000])
+    embedding = timestep_embedding(t, 8)
+    assert embedding.shape == (4, 8) and embedding.dtype == torch.float32
+    for row, value in zip(embedding, t.tolist()):
+        angles = [value / 10_000 ** (i / 4) for i in range(4)]
+        expected = [math.cos(a) for a in angles] + [math.sin(a) for a in angles]
+        assert row.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_timestep_changes_the_output(network: UNet) -> None:
+    same = X[:1].expand(3, -1, -1, -1)
+    a, b, c = network(same, T, TOKENS[:1].expand(3, -1, -1)).unbind()
+    assert not close(a, b, 1e-2) and not close(b, c, 1e-2)
+
+
+@pytest.mark.parametrize("channels", [16, 24, 32, 48, 64, 96, 128, 320])
+def test_the_embedding_survives_the_norm_after_it(channels: int) -> None:
+    """With one channel a group, GroupNorm would take out what was added to the channel."""
+    torch.manual_seed(0)
+    block = ResBlock(channels, channels, 8).double()
+    for parameter in block.conv2.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    x = noise(1, channels, 4, 4)
+    a, b = block(x, noise(1, 8, seed=2)), block(x, noise(1, 8, seed=3))
+    assert (a - b).std() > 0.1 * (a - x).std()
+    if channels >= 96:  # the shipped model was trained with these
+        assert block.norm1.num_groups == 32
+
+
+# ------------------------------------------------------------------------------------ batch
+
+
+def test_a_picture_does_not_depend_on_its_neighbours(network: UNet) -> None:
+    together = network(X, T, TOKENS)
+    for i in range(3):
+        alone = network(X[i : i + 1], T[i : i + 1], TOKENS[i : i + 1])
+        assert close(alone, together[i : i + 1])
+
+
+def test_every_parameter_learns() -> None:
+    """Zero-initialised layers hold back the gradient of what stands before them for some steps."""
+    torch.manual_seed(0)
+    network = UNet(TEXT).double()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(4):
+        optimizer.zero_grad()
+        (network(X, T, TOKENS) - noise(3, 1, 8, 8, seed=7)).square().mean().backward()
+        optimizer.step()
+    silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+def test_a_network_without_text_has_no_weights_for_it() -> None:
+    network = UNet(NO_TEXT)
+    names = [name for name, _ in network.named_parameters()]
+    assert not [n for n in names if "text" in n or "cross" in n or "pooled" in n]
+    assert not hasattr(network.middle1.attention, "norm2")
+
+
+# ------------------------------------------------------------------------------- bad input
+
+
+def test_sizes_that_cannot_be_halved_are_refused() -> None:
+    network = UNet(dataclasses.replace(NO_TEXT, stem=2))
+    assert network.config.multiple == 4
+    for height, width in ((6, 8), (8, 6)):
+        with pytest.raises(ValueError, match=rf"multiples of 4.*{height} × {width}"):
+            network(torch.zeros(1, 1, height, width), T[:1])
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (1, 8, 8), (8, 8)])
+def test_pictures_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected pictures of shape \(B, 1, H, W\)"):
+        UNet(NO_TEXT)(torch.zeros(shape), T[:1])
+
+
+def test_tokens_of_another_width_are_refused(network: UNet) -> None:
+    with pytest.raises(ValueError, match=r"width 12, got width 10.*another encoder"):
+        network(X, T, noise(3, 5, 10))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": (32, 40)}, "multiples of head_dim=16, got 40"),
+        ({"channels": ()}, "one entry a level"),
+        ({"channels": (32, 32, 32)}, "one entry a level"),
+        ({"channels": (32, 0)}, "channels must be a whole number of at least 1, got 0"),
+        ({"channels": (32.0, 32)}, "channels must be a whole number of at least 1, got 32.0"),
+        ({"channels": (15, 15), "head_dim": 15}, "must be even, got 15"),
+        ({"head_dim": 0}, "head_dim must be a whole number of at least 1, got 0"),
+        ({"in_channels": 0}, "in_channels must be a whole number of at least 1, got 0"),
+        ({"blocks": 0}, "blocks must be a whole number of at least 1, got 0"),
+        ({"stem": -1}, "stem must be a whole number of at least 1, got -1"),
+        ({"stem": 1.5}, "stem must be a whole number of at least 1, got 1.5"),
+        ({"text_dim": 0}, "text_dim must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_shapes_that_cannot_be_built_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TEXT, **changes)
+
+
+def test_misspelt_settings_are_refused() -> None:
+    with pytest.raises(TypeError, match="chanels"):
+        UNetConfig(chanels=(32,))  # type: ignore[call-arg]
+
+
+def test_lists_become_tuples() -> None:
+    """As they come from TOML and JSON."""
+    config = UNetConfig(channels=[32, 64], attention=[False, True])  # type: ignore[arg-type]
+    assert config == UNetConfig(channels=(32, 64), attention=(False, True))
+    assert hash(config) is not None
