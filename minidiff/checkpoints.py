@@ -2,11 +2,13 @@
 
 Nothing here reads or writes a pickle, so a checkpoint from anywhere can be opened without running
 anything. A folder is written under another name and renamed when it is complete; a folder under its
-own name is therefore always whole. Every file's SHA-256 stands in the JSON and is checked.
+own name is therefore always whole. The SHA-256 of every file, and of the JSON itself, stands in the
+JSON and is checked: what a disk or an editor has changed is not taken for what was saved.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -87,9 +89,10 @@ def write_folder(folder: Path, files: dict[str, Tensors], info: dict[str, Any]) 
     Raises:
         OSError: where it cannot be written (full disk, no permission); nothing is changed then.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    part = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = _part_folder(folder)
         hashes = {}
         for name, tensors in files.items():
             plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -97,16 +100,11 @@ def write_folder(folder: Path, files: dict[str, Tensors], info: dict[str, Any]) 
             hashes[name] = hashlib.sha256(payload).hexdigest()
             _write_through(part / name, payload)
         info = {"format": FORMAT, "version": VERSION, **info, "files": hashes}
+        info["sha256"] = _info_hash(info)
         text = json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False)
         _write_through(part / "config.json", text.encode("utf-8"))
         part.chmod(0o755)  # a temporary folder is private; a checkpoint need not be
-        if folder.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            folder.rename(retired / "old")
-            part.rename(folder)
-            shutil.rmtree(retired, ignore_errors=True)
-        else:
-            part.rename(folder)
+        _replace(part, folder)
     except OSError as error:
         raise OSError(
             error.errno,
@@ -114,7 +112,50 @@ def write_folder(folder: Path, files: dict[str, Tensors], info: dict[str, Any]) 
             "intact. Free some space or choose another folder",
         ) from error
     finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _part_folder(folder: Path) -> Path:
+    """A new folder beside `folder`, under a name that `remove_parts` knows."""
+    return Path(tempfile.mkdtemp(prefix=f".{folder.name}.part-", dir=folder.parent))
+
+
+def _replace(part: Path, folder: Path) -> None:
+    """Let `part` take the place of `folder`; if that fails, all is as before."""
+    if not folder.exists():
+        part.rename(folder)
+        return
+    retired = _part_folder(folder)
+    old = retired / "old"
+    try:
+        folder.rename(old)
+        part.rename(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        retired.rmdir()
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a checkpoint. Whatever interrupts this, no half of it stays under its own name."""
+    with contextlib.suppress(OSError):
+        folder = folder.rename(folder.with_name(f".{folder.name}.part-old"))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_parts(parent: Path, name: str) -> None:
+    """Clear what a killed process has left half-written for folders called `name` (a pattern)."""
+    for part in parent.glob(f".{name}.part-*"):
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _info_hash(info: dict[str, Any]) -> str:
+    """SHA-256 of the values in config.json, however they are laid out there."""
+    values = {key: value for key, value in info.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def _write_through(path: Path, payload: bytes) -> None:
@@ -132,17 +173,29 @@ def read_info(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise CheckpointError(f"{folder} is not a minidiff checkpoint: it has no config.json")
+        raise CheckpointError(
+            f"{folder} is not a minidiff checkpoint: it has no config.json. Give the folder that "
+            "holds config.json and model.safetensors"
+        )
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): use another copy") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
-        raise CheckpointError(f"{folder} is not a minidiff checkpoint: {path} says nothing of it")
+        raise CheckpointError(
+            f"{folder} is not a minidiff checkpoint: {path} is of another kind. Give a folder that "
+            "minidiff has saved"
+        )
     if info.get("version") != VERSION:
         raise CheckpointError(
             f"{folder} has checkpoint version {info.get('version')!r}, this minidiff reads "
             f"{VERSION}: install a matching minidiff"
+        )
+    # The first checkpoints had no hash of the JSON itself.
+    if info.get("sha256", _info_hash(info)) != _info_hash(info):
+        raise CheckpointError(
+            f"{path} is not what was saved (its SHA-256 differs): it was damaged or edited; copy "
+            "it again or use another checkpoint"
         )
     return info
 
@@ -157,7 +210,9 @@ def read_tensors(folder: Path, name: str, info: dict[str, Any]) -> Tensors:
         payload = (folder / name).read_bytes()
     except OSError as error:
         raise CheckpointError(f"{folder} lacks {name} ({error.strerror}): copy it again") from error
-    if hashlib.sha256(payload).hexdigest() != info.get("files", {}).get(name):
+    hashes = info.get("files")
+    expected = hashes.get(name) if isinstance(hashes, dict) else None
+    if hashlib.sha256(payload).hexdigest() != expected:
         raise CheckpointError(
             f"{folder / name} is not what was saved (its SHA-256 differs): it was cut short or "
             "altered; copy it again or use another checkpoint"
@@ -165,7 +220,9 @@ def read_tensors(folder: Path, name: str, info: dict[str, Any]) -> Tensors:
     try:
         return load(payload)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder / name} holds no tensors ({error})") from error
+        raise CheckpointError(
+            f"{folder / name} holds no tensors ({error}): use another checkpoint"
+        ) from error
 
 
 def model_info(config: ModelConfig, record: dict[str, Any]) -> dict[str, Any]:
@@ -203,11 +260,12 @@ def load_model(folder: Path) -> tuple[UNet, ModelConfig, dict[str, Any]]:
         values = dict(info["model"])
         config = ModelConfig(**{**values, "unet": UNetConfig(**values["unet"])})
         config.make_schedule()
+        network = UNet(config.unet)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / 'config.json'} does not describe a model ({error})"
+            f"{folder / 'config.json'} does not describe a model ({error!r}): use another "
+            "checkpoint"
         ) from error
-    network = UNet(config.unet)
     load_weights(network, read_tensors(folder, "model.safetensors", info), folder)
     return network.eval(), config, info.get("record", {})
 
@@ -223,5 +281,6 @@ def load_weights(network: UNet, weights: Tensors, source: Path) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(
-            f"the weights in {source} do not fit the network: {reason}"
+            f"the weights in {source} do not fit the network that its config.json describes "
+            f"({reason}): use another checkpoint"
         ) from error

@@ -1,0 +1,429 @@
+"""Checkpoints: what is saved comes back, and what is not whole is never taken for it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import minidiff
+from minidiff import checkpoints
+from minidiff.checkpoints import CheckpointError, ModelConfig, load_model, save_model
+from minidiff.unet import UNet, UNetConfig
+
+SHAPE = UNetConfig(channels=(32,), attention=(False,), head_dim=32, text_dim=12)
+CONFIG = ModelConfig(
+    unet=SHAPE, image_size=8, data_mean=0.125, data_std=0.7, text_encoder="a 字 encoder"
+)
+RECORD = {"steps": 12, "note": "“quoted” 字", "losses": [0.5, 1 / 3], "nested": {"a": None}}
+
+
+@pytest.fixture(scope="module")
+def network() -> UNet:
+    torch.manual_seed(0)
+    network = UNet(SHAPE)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter)
+    return network
+
+
+@pytest.fixture
+def folder(network: UNet, tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    save_model(folder, network, CONFIG, RECORD)
+    return folder
+
+
+def same_weights(a: UNet, b: UNet, dtype: torch.dtype = torch.float32) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    assert left.keys() == right.keys()
+    return all(torch.equal(left[name].to(dtype), right[name].to(dtype)) for name in left)
+
+
+def names(folder: Path) -> list[str]:
+    """All that lies in a folder, hidden files too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object], rehash: bool = False) -> None:
+    path = folder / "config.json"
+    info = json.loads(path.read_text(encoding="utf-8"))
+    change(info)
+    if rehash:
+        info["sha256"] = checkpoints._info_hash(info)
+    path.write_text(json.dumps(info), encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------- round trip
+
+
+def test_a_model_comes_back(network: UNet, folder: Path) -> None:
+    loaded, config, record = load_model(folder)
+    assert config == CONFIG and record == RECORD
+    assert same_weights(loaded, network, torch.float16)
+    assert not same_weights(loaded, network)  # half precision is what was saved
+    assert all(p.dtype == torch.float32 for p in loaded.parameters())
+    assert not loaded.training
+
+
+def test_float32_is_exact(network: UNet, tmp_path: Path) -> None:
+    save_model(tmp_path / "m", network, CONFIG, dtype=torch.float32)
+    loaded, _, record = load_model(tmp_path / "m")
+    assert same_weights(loaded, network) and record == {}
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([1, 7])
+    tokens = torch.randn(2, 3, 12)
+    assert torch.equal(loaded(x, t, tokens), network(x, t, tokens))
+
+
+def test_the_loaded_weights_keep_the_memory_order(folder: Path) -> None:
+    loaded, _, _ = load_model(folder)
+    assert loaded.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_only_safetensors_and_json_are_written(folder: Path) -> None:
+    assert names(folder) == ["config.json", "model.safetensors"]
+    assert names(folder.parent) == ["model"]
+    assert (folder / "model.safetensors").read_bytes()[8:9] == b"{"  # after the header's length
+
+
+def test_saving_again_replaces_the_whole_folder(network: UNet, folder: Path) -> None:
+    (folder / "left over").write_text("", encoding="utf-8")
+    save_model(folder, UNet(SHAPE), CONFIG, {"steps": 13})
+    loaded, _, record = load_model(folder)
+    assert record == {"steps": 13}
+    assert not same_weights(loaded, network, torch.float16)
+    assert names(folder) == ["config.json", "model.safetensors"]
+    assert names(folder.parent) == ["model"]
+
+
+def test_a_new_folder_is_made_with_its_parents(network: UNet, tmp_path: Path) -> None:
+    save_model(tmp_path / "a b" / "字" / "m", network, CONFIG)
+    assert load_model(tmp_path / "a b" / "字" / "m")[1] == CONFIG
+
+
+def test_a_checkpoint_without_a_hash_of_its_json_still_loads(network: UNet, folder: Path) -> None:
+    edit(folder, lambda info: info.pop("sha256"))
+    assert same_weights(load_model(folder)[0], network, torch.float16)
+
+
+def test_the_layout_of_the_json_does_not_matter(folder: Path) -> None:
+    path = folder / "config.json"
+    info = json.loads(path.read_text(encoding="utf-8"))
+    backwards = dict(reversed(info.items()))
+    path.write_text(json.dumps(backwards, ensure_ascii=True), encoding="utf-8")
+    assert load_model(folder)[1] == CONFIG
+
+
+def test_units_of_the_network() -> None:
+    images = torch.tensor([-1.0, 0.0, 0.3, 1.0])
+    x = CONFIG.to_data(images)
+    assert torch.allclose(x, (images - 0.125) / 0.7)
+    assert torch.allclose(CONFIG.to_images(x), images)
+    assert CONFIG.to_images(torch.tensor([-9.0, 9.0])).tolist() == [-1, 1]
+    assert CONFIG.data_range == pytest.approx((x[0].item(), x[-1].item()))
+
+
+# ------------------------------------------------------------------------- what is not whole
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path, share: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    # what is done to it, what the error must name, and the remedy
+    "no folder": (shutil.rmtree, "config.json", "Give the folder"),
+    "no json": (lambda f: (f / "config.json").unlink(), "config.json", "Give the folder"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors", "copy it"),
+    "half the weights": (lambda f: truncate(f / "model.safetensors", 0.5), "cut short", "copy it"),
+    "no byte of the weights": (lambda f: truncate(f / "model.safetensors", 0), "cut short", "copy"),
+    "a bit of the header": (lambda f: flip(f / "model.safetensors", 20), "altered", "copy it"),
+    "a bit of a weight": (lambda f: flip(f / "model.safetensors", -100), "altered", "copy it"),
+    "half the json": (lambda f: truncate(f / "config.json", 0.5), "cannot be read", "another copy"),
+    "an empty json": (lambda f: truncate(f / "config.json", 0), "cannot be read", "another copy"),
+    "a json that is no text": (
+        lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00{"), "cannot be read", "another",
+    ),
+    "a json of another kind": (
+        lambda f: (f / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8"),
+        "another kind", "Give a folder",
+    ),
+    "a json that is a list": (
+        lambda f: (f / "config.json").write_text("[1]", encoding="utf-8"),
+        "another kind", "Give a folder",
+    ),
+    "a newer version": (
+        lambda f: edit(f, lambda i: i.update(version=2), rehash=True), "version 2", "install",
+    ),
+    "another prediction": (
+        lambda f: edit(f, lambda i: i["model"].update(prediction_type="v")), "edited", "copy",
+    ),
+    "another mean": (
+        lambda f: edit(f, lambda i: i["model"].update(data_mean=0.126)), "edited", "copy",
+    ),
+    "another record": (lambda f: edit(f, lambda i: i["record"].update(steps=99)), "edited", "copy"),
+    "no hashes": (
+        lambda f: edit(f, lambda i: i.pop("files"), rehash=True), "altered", "copy it",
+    ),
+    "hashes of another kind": (
+        lambda f: edit(f, lambda i: i.update(files=["x"]), rehash=True), "altered", "copy it",
+    ),
+    "no model": (
+        lambda f: edit(f, lambda i: i.pop("model"), rehash=True), "not describe", "another",
+    ),
+    "an unknown setting": (
+        lambda f: edit(f, lambda i: i["model"].update(colour="red"), rehash=True),
+        "colour", "another",
+    ),
+    "a lost setting": (
+        lambda f: edit(f, lambda i: i["model"].pop("image_size"), rehash=True),
+        "image_size", "another",
+    ),
+    "an unknown schedule": (
+        lambda f: edit(f, lambda i: i["model"].update(schedule="bent"), rehash=True),
+        "bent", "another",
+    ),
+    "a wider network": (
+        lambda f: edit(f, lambda i: i["model"]["unet"].update(channels=[64]), rehash=True),
+        "do not fit.*size mismatch", "another",
+    ),
+    "a deeper network": (
+        lambda f: edit(f, lambda i: i["model"]["unet"].update(blocks=2), rehash=True),
+        "do not fit", "another",
+    ),
+    "no network at all": (
+        lambda f: edit(f, lambda i: i["model"]["unet"].update(channels=["x"]), rehash=True),
+        "whole number", "another",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_what_is_not_whole_is_refused(folder: Path, case: str) -> None:
+    damage, names_it, remedy = DAMAGE[case]
+    load_model(folder)
+    damage(folder)
+    with pytest.raises(CheckpointError, match=names_it) as error:
+        load_model(folder)
+    assert str(folder) in str(error.value) and remedy in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_file_that_holds_no_tensors_is_refused(folder: Path) -> None:
+    """Even when its hash is right."""
+    import hashlib
+
+    (folder / "model.safetensors").write_bytes(b"not tensors")
+    digest = hashlib.sha256(b"not tensors").hexdigest()
+    edit(folder, lambda i: i.update(files={"model.safetensors": digest}), rehash=True)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors holds no tensors.*another"):
+        load_model(folder)
+
+
+def test_weights_of_another_network_are_refused(network: UNet, tmp_path: Path) -> None:
+    other = dataclasses.replace(CONFIG, unet=dataclasses.replace(SHAPE, text_dim=None))
+    save_model(tmp_path / "m", network, other)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        load_model(tmp_path / "m")
+
+
+# ----------------------------------------------------------------------- when writing fails
+
+
+def out_of_space(after: int = 0) -> Callable[[Path, bytes], None]:
+    """A `_write_through` for which the disk is full from the given file on."""
+    written: list[Path] = []
+
+    def write(path: Path, payload: bytes) -> None:
+        if len(written) == after:
+            path.write_bytes(payload[: len(payload) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path.write_bytes(payload)
+        written.append(path)
+
+    return write
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_full_disk_leaves_what_was_there(
+    network: UNet, folder: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    monkeypatch.setattr(checkpoints, "_write_through", out_of_space(after))
+    for target in (folder, folder.with_name("new")):
+        with pytest.raises(OSError, match=r"No space left.*intact\. Free some space") as error:
+            save_model(target, UNet(SHAPE), CONFIG)
+        assert error.value.errno == errno.ENOSPC and str(target) in str(error.value)
+        assert names(folder.parent) == ["model"]
+    loaded, _, record = load_model(folder)
+    assert record == RECORD and same_weights(loaded, network, torch.float16)
+
+
+@pytest.mark.parametrize("stop", [OSError(errno.EIO, "broken"), KeyboardInterrupt()])
+def test_a_replacement_that_fails_brings_the_old_folder_back(
+    network: UNet, folder: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    rename = Path.rename
+    calls: list[Path] = []
+
+    def second_fails(self: Path, target: Path) -> Path:
+        calls.append(self)
+        if len(calls) == 2:  # the old one has just been moved out of the way
+            assert not folder.exists()
+            raise stop
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", second_fails)
+    with pytest.raises(type(stop)):
+        save_model(folder, UNet(SHAPE), CONFIG)
+    assert len(calls) == 3
+    loaded, _, record = load_model(folder)
+    assert record == RECORD and same_weights(loaded, network, torch.float16)
+    assert names(folder.parent) == ["model"]
+
+
+def test_a_parent_that_is_a_file_is_named(network: UNet, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(OSError, match=r"could not save .*file.m") as error:
+        save_model(tmp_path / "file" / "m", network, CONFIG)
+    assert "another folder" in str(error.value)
+
+
+def test_what_json_cannot_hold_leaves_nothing_behind(network: UNet, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        save_model(tmp_path / "m", network, CONFIG, {"loss": float("nan")})
+    assert names(tmp_path) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("mounts a tmpfs, which only Linux has")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    try:
+        result = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"no mount command: {error}")
+    if result.returncode != 0:
+        pytest.skip(f"no right to mount a tmpfs: {result.stderr.strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_really_full(network: UNet, small_disk: Path) -> None:
+    folder = small_disk / "model"
+    save_model(folder, network, CONFIG, RECORD)
+    size = (folder / "model.safetensors").stat().st_size
+    assert 100_000 < size < 500_000
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "filler").write_bytes(bytes(free - size // 2))
+    with pytest.raises(OSError, match=r"No space left.*intact"):
+        save_model(folder, UNet(SHAPE), CONFIG)
+    assert names(small_disk) == ["filler", "model"]
+    assert same_weights(load_model(folder)[0], network, torch.float16)
+    (small_disk / "filler").unlink()
+    save_model(folder, UNet(SHAPE), CONFIG)  # and once there is room again it works
+    assert not same_weights(load_model(folder)[0], network, torch.float16)
+
+
+def test_a_save_is_on_the_disk_before_it_has_its_name(
+    network: UNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def noted_fsync(descriptor: int) -> None:
+        events.append("fsync")
+        fsync(descriptor)
+
+    def noted_rename(self: Path, target: Path) -> Path:
+        events.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    save_model(tmp_path / "m", network, CONFIG)
+    assert events == ["fsync", "fsync", "rename"]
+
+
+def test_leftovers_are_cleared_and_nothing_else(folder: Path) -> None:
+    parent = folder.parent
+    left = checkpoints._part_folder(parent / "step-00000007")
+    (left / "model.safetensors").write_bytes(b"half")
+    for kept in ("step-00000007", ".step-notes", "model.part-1", "step-00000007.part-x"):
+        (parent / kept).mkdir()
+    before = names(parent)
+    checkpoints.remove_parts(parent, "step-*")
+    assert sorted({*before} - {left.name}) == names(parent)
+    checkpoints.remove_folder(folder)
+    assert "model" not in names(parent) and len(names(parent)) == len(before) - 2
+
+
+# ---------------------------------------------------------------------------------- pickle
+
+
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def pickling(tree: ast.AST) -> list[str]:
+    """Places where a module could read or write a pickle."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name.split(".")[0] in PICKLES]
+        elif isinstance(node, ast.ImportFrom):
+            found += [node.module or ""] if (node.module or "").split(".")[0] in PICKLES else []
+            if node.module == "torch":
+                found += [a.name for a in node.names if a.name in ("save", "load")]
+        elif isinstance(node, ast.Attribute):
+            of_torch = isinstance(node.value, ast.Name) and node.value.id == "torch"
+            if of_torch and node.attr in ("save", "load", "hub", "jit"):
+                found.append(f"torch.{node.attr}")
+            if node.attr in ("save_state", "load_state", "read_pickle", "to_pickle"):
+                found.append(node.attr)
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            found += [] if isinstance(node.value, ast.Constant) and not node.value.value else ["np"]
+        elif isinstance(node, ast.keyword) and node.arg == "use_safetensors":
+            found += [] if isinstance(node.value, ast.Constant) and node.value.value else ["hf"]
+    return found
+
+
+def test_the_package_never_pickles() -> None:
+    modules = sorted(Path(minidiff.__file__).parent.glob("**/*.py"))
+    assert len(modules) >= 10
+    for path in modules:
+        assert pickling(ast.parse(path.read_text(encoding="utf-8"))) == [], path.name
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle", "from pickle import loads", "torch.save(x, 'f')", "torch.load('f')",
+        "from torch import load", "accelerator.save_state('f')", "np.load('f', allow_pickle=True)",
+    ],
+)  # fmt: skip
+def test_a_pickle_would_be_found(code: str) -> None:
+    assert pickling(ast.parse(code))
