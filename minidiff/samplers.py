@@ -137,15 +137,13 @@ def heun(
 def extrapolated(schedule: Schedule, t: int, s: int, now: Prediction, before: Before) -> Tensor:
     """x_0 halfway (in lambda = log alpha / sigma) from t to s, on the line through the last two.
 
-    There is no such line at the first step; and where lambda is infinite, at the data and at
-    alpha_T = 0, no halfway: there the newest x_0 is returned.
+    At the first step there is no such line, and to t = 0, where lambda is infinite, no halfway: the
+    newest x_0 is returned. So it is after a step from alpha_T = 0, infinitely far behind.
     """
-    if before is None:
+    if before is None or s == 0:
         return now.x0
     t_before, last = before
-    lambda_before, lambda_t, lambda_s = (schedule.log_snr[i].item() / 2 for i in (t_before, t, s))
-    if math.isinf(lambda_before) or math.isinf(lambda_s):
-        return now.x0
+    lambda_before, lambda_t, lambda_s = (schedule.log_snr[[t_before, t, s]] / 2).tolist()
     ratio = (lambda_s - lambda_t) / (lambda_t - lambda_before)
     return now.x0 + ratio / 2 * (now.x0 - last.x0)
 

@@ -112,11 +112,10 @@ class Schedule:
         cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]
         cache = self.__dict__.setdefault("_cache", {})
         if (device, dtype) not in cache:
-            with torch.inference_mode(False):  # a table made while sampling must serve training too
-                cache[device, dtype] = (
-                    self.alpha.to(dtype).to(device),  # the cast first: MPS has no float64
-                    self.sigma.to(dtype).to(device),
-                )
+            cache[device, dtype] = (
+                self.alpha.to(dtype).to(device),  # the cast first: MPS has no float64
+                self.sigma.to(dtype).to(device),
+            )
         return cache[device, dtype]
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: int | Tensor) -> Tensor:

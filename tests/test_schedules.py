@@ -129,7 +129,7 @@ def test_every_grid_falls_strictly_from_T_to_0() -> None:
         grid = schedule.timesteps(n)
         assert len(grid) == n + 1 and grid[0] == T and grid[-1] == 0
         assert all(t > s for t, s in itertools.pairwise(grid))
-    assert schedule.timesteps(4) == [1000, 750, 500, 250, 0]
+    assert schedule.timesteps(3) == [1000, 667, 333, 0]
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001, 2.5, True, float("nan"), "20"])
