@@ -10,12 +10,13 @@ first prompt), the schedule, guidance and a sampler.
 from __future__ import annotations
 
 import math
+import operator
 import random
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from minidiff import samplers
 from minidiff.checkpoints import CheckpointError, ModelConfig, load_model, read_info
-from minidiff.denoisers import Denoiser, Guided, NetworkDenoiser
+from minidiff.denoisers import Guided, NetworkDenoiser
 from minidiff.unet import UNet
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ __all__ = ["Frame", "ModelCard", "Pipeline", "default_device", "load", "pretrain
 
 MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = "glyph64"
-BATCH = 64  # pictures drawn at a time: larger batches are no faster, and memory stays small
+BATCH = 64  # pictures the network sees at a time: more is no faster, and memory stays small
 
 
 def default_device() -> torch.device:
@@ -123,6 +124,7 @@ class Pipeline:
             seed: picture i of every prompt starts from the noise of (seed, i), whatever the number
                 of pictures: with the same seed only the words make the difference.
             generator: your own source of noise instead of `seed`, one or a list of one per picture.
+                It moves on as it is used, so a second call draws other pictures.
             progress: show a bar with the time left.
             options: of the sampler, for instance eta of ddim.
 
@@ -133,21 +135,17 @@ class Pipeline:
         Raises:
             ValueError: for impossible values, naming them; also when the pictures would not fit
                 into memory.
+            TypeError: for a prompt that is no text, or an option that the sampler does not have.
         """
         walk = self._walk(
-            prompt, negative_prompt, num_images_per_prompt, guidance_scale, seed, generator
-        )
-        total = len(walk.rows)
-        self._check_memory(total)
-        images = torch.empty(total, *self._shape)
-        with _bar(progress, math.ceil(total / BATCH) * num_inference_steps) as bar:
-            for start in range(0, total, BATCH):
-                part = slice(start, start + BATCH)
-                for step in self._steps(walk, part, sampler, num_inference_steps, options):
-                    bar.update()
-                    x = step.x
-                images[part] = self.config.to_images(x).float().cpu()
-        return images
+            prompt, negative_prompt, num_images_per_prompt, num_inference_steps, guidance_scale,
+            sampler, seed, generator, options,
+        )  # fmt: skip
+        with _bar(progress, num_inference_steps) as bar:
+            for steps in walk:
+                bar.update()
+                states = [step.x for step in steps]
+        return self._pictures(states)
 
     def steps(
         self,
@@ -164,20 +162,22 @@ class Pipeline:
     ) -> Iterator[Frame]:
         """The same as calling the pipeline, but yields a `Frame` after every step.
 
-        All pictures are drawn as one batch; the last frame's `images` are the result.
+        Errors are raised by the call itself, before the first step. The last frame's `images` are
+        the result.
         """
         walk = self._walk(
-            prompt, negative_prompt, num_images_per_prompt, guidance_scale, seed, generator
-        )
-        self._check_memory(len(walk.rows))
-        everything = slice(0, len(walk.rows))
-        for step in self._steps(walk, everything, sampler, num_inference_steps, options):
-            yield Frame(
-                step.index,
-                step.t,
-                self.config.to_images(step.x).float().cpu(),
-                self.config.to_images(step.prediction.x0).float().cpu(),
+            prompt, negative_prompt, num_images_per_prompt, num_inference_steps, guidance_scale,
+            sampler, seed, generator, options,
+        )  # fmt: skip
+        return (
+            Frame(
+                steps[0].index,
+                steps[0].t,
+                self._pictures(step.x for step in steps),
+                self._pictures(step.prediction.x0 for step in steps),
             )
+            for steps in walk
+        )
 
     # ------------------------------------------------------------------ how it is done
 
@@ -186,41 +186,60 @@ class Pipeline:
         prompt: str | Sequence[str],
         negative_prompt: str,
         images: int,
+        steps: int,
         guidance_scale: float,
+        sampler: str,
         seed: int,
         generator: torch.Generator | Sequence[torch.Generator] | None,
-    ) -> _Walk:
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            raise ValueError('there is no prompt: give a text such as "gold" ("" for anything)')
-        for text in [*prompts, negative_prompt]:
-            if not isinstance(text, str):
-                raise TypeError(f"a prompt must be a text, got {text!r}")
-        if isinstance(images, bool) or not isinstance(images, int) or images < 1:
-            raise ValueError(f"num_images_per_prompt must be at least 1, got {images!r}")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ValueError(f"seed must be a whole number, got {seed!r}")
-        Guided(self._denoiser(), self._denoiser(), guidance_scale)  # refuses an impossible scale
+        options: dict[str, Any],
+    ) -> Iterator[tuple[samplers.Step, ...]]:
+        """All batches of pictures, walking in step: yields one `Step` of each at a time.
+
+        What can be wrong is found here, before the text encoder is loaded and anything is drawn.
+        """
+        prompts = _checked_prompts(prompt, negative_prompt)
+        images = _whole_number("num_images_per_prompt", images)
+        if images < 1:
+            raise ValueError(f"num_images_per_prompt must be at least 1, got {images}")
+        steps = _whole_number("num_inference_steps", steps)
+        seed, total = _whole_number("seed", seed), len(prompts) * images
+        self._check_memory(total)
+        generators = _checked_generators(generator, total)
+        if generators is None:
+            generators = [_generator(seed, i) for _ in prompts for i in range(images)]
+        # With no pictures to draw, the sampler and the guidance only check what they are asked for.
+        nothing = self._guided({}, {}, guidance_scale)
+        samplers.sample_steps(nothing, torch.empty(0, *self._shape), sampler, steps, **options)
+
         self._notice([*prompts, negative_prompt])
+        text, negative = self._encode(prompts), self._encode([negative_prompt])
+        if not text and not negative:
+            guidance_scale = 1.0  # nothing to follow: both passes would say the same
+        x_T = samplers.standard_normal((total, *self._shape), generators, self.device)
         # A prompt repeated is encoded once; the batch picks its rows.
         rows = torch.arange(len(prompts)).repeat_interleave(images)
-        generators: Any = generator
-        if generator is None:
-            generators = [_generator(seed, i) for _ in prompts for i in range(images)]
-        return _Walk(self._encode(prompts), self._encode([negative_prompt]), rows, generators,
-                     guidance_scale)  # fmt: skip
+        walks = []
+        for start in range(0, total, BATCH):
+            part = slice(start, start + BATCH)
+            mine = generators if isinstance(generators, torch.Generator) else generators[part]
+            without = _pick(negative, torch.zeros_like(rows[part]))
+            denoiser = self._guided(_pick(text, rows[part]), without, guidance_scale)
+            walk = samplers.sample_steps(denoiser, x_T[part], sampler, steps, mine, **options)
+            walks.append(walk)
+        return zip(*walks)
 
-    def _steps(
-        self, walk: _Walk, part: slice, sampler: str, steps: int, options: dict[str, Any]
-    ) -> Iterator[samplers.Step]:
-        rows = walk.rows[part]
-        one = isinstance(walk.generators, torch.Generator)
-        generators = walk.generators if one else walk.generators[part]
-        x_T = samplers.standard_normal((len(rows), *self._shape), generators, self.device)
-        denoiser: Denoiser = self._denoiser(**_pick(walk.text, rows))
-        without = self._denoiser(**_pick(walk.negative, torch.zeros_like(rows)))
-        denoiser = Guided(denoiser, without, walk.guidance_scale, clip=self.config.data_range)
-        return samplers.sample_steps(denoiser, x_T, sampler, steps, generators, **options)
+    def _guided(
+        self, condition: dict[str, Tensor], negative: dict[str, Tensor], guidance_scale: float
+    ) -> Guided:
+        with_text, without = self._denoiser(**condition), self._denoiser(**negative)
+        try:
+            return Guided(with_text, without, guidance_scale, clip=self.config.data_range)
+        except TypeError:
+            raise TypeError(f"guidance_scale must be a number, got {guidance_scale!r}") from None
+
+    def _pictures(self, batches: Iterable[Tensor]) -> Tensor:
+        """Batches in the network's units as one tensor of pictures on the CPU."""
+        return torch.cat([self.config.to_images(x).float().cpu() for x in batches])
 
     def _denoiser(self, **condition: Any) -> NetworkDenoiser:
         return NetworkDenoiser(
@@ -229,14 +248,14 @@ class Pipeline:
 
     def _encode(self, prompts: list[str]) -> dict[str, Tensor]:
         """Keyword arguments of the network for these prompts; none for a model without text."""
-        if not any(prompts):
+        if not any(prompt.strip() for prompt in prompts):
             return {}  # only "no text": the encoder need not be loaded
         text = self.text_encoder.encode(prompts)
         return {"tokens": text.tokens, "mask": text.mask}
 
     def _notice(self, prompts: list[str]) -> None:
         """Say so when the text encoder can make nothing of a prompt; it is drawn all the same."""
-        for prompt in {p for p in prompts if p}:
+        for prompt in dict.fromkeys(p for p in prompts if p.strip()):
             if self.text_encoder.understands(prompt) is not None:
                 notice = self.text_encoder.understands(prompt, _words_of_the_definitions())
                 if notice:
@@ -250,24 +269,51 @@ class Pipeline:
     def _check_memory(self, images: int) -> None:
         import psutil
 
-        each = 4 * math.prod(self._shape)
+        text = self.config.max_tokens * (self.network.config.text_dim or 0)
+        # The state and two predictions for each, with and without guidance, and the text twice.
+        each = 4 * (12 * math.prod(self._shape) + 2 * text)
         fit = int(psutil.virtual_memory().available * 0.8) // each
         if images > fit:
             raise ValueError(
-                f"{images:,} pictures need {images * each / 2**30:.1f} GiB of memory; about "
-                f"{fit:,} fit: ask for fewer at a time"
+                f"{images:,} pictures need about {max(1, images * each // 2**30):,} GiB of memory; "
+                f"about {fit:,} fit: ask for fewer at a time"
             )
 
 
-@dataclass(frozen=True)
-class _Walk:
-    """What is common to all batches of one call."""
+def _checked_prompts(prompt: Any, negative_prompt: Any) -> list[str]:
+    several = isinstance(prompt, Iterable) and not isinstance(prompt, str | bytes)
+    prompts = list(prompt) if several else [prompt]
+    if not prompts:
+        raise ValueError('there is no prompt: give a text such as "gold" ("" for anything)')
+    for text in [*prompts, negative_prompt]:
+        if not isinstance(text, str):
+            raise TypeError(f'a prompt must be a text such as "gold", got {text!r}')
+    return prompts
 
-    text: dict[str, Tensor]  # tokens and mask, one row a prompt
-    negative: dict[str, Tensor]
-    rows: Tensor  # (pictures,) the prompt of each picture
-    generators: Any
-    guidance_scale: float
+
+def _whole_number(name: str, value: Any) -> int:
+    """As an int; numpy's integers are welcome too."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    return operator.index(value)
+
+
+def _checked_generators(generator: Any, pictures: int) -> Any:
+    """None, one generator, or a list of one per picture."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return generator
+    several = list(generator) if isinstance(generator, Iterable) else [generator]
+    for one in several:
+        if not isinstance(one, torch.Generator):
+            raise TypeError(
+                "generator must be a torch.Generator or a list of them, "
+                f"got {one!r} (a number goes into seed)"
+            )
+    if len(several) != pictures:
+        raise ValueError(
+            f"{len(several)} generators for {pictures} pictures: give one, or one per picture"
+        )
+    return several
 
 
 def _pick(condition: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
@@ -285,6 +331,7 @@ def _bar(show: bool, total: int) -> Any:
     return tqdm(total=total, desc="Drawing", unit=" steps", disable=not show, leave=False)
 
 
+@cache
 def _words_of_the_definitions() -> set[str]:
     from minidiff.glyphs import load_glyphs
 
@@ -362,15 +409,14 @@ def _find(name_or_path: str | Path) -> Path:
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
     folder = Path(name_or_path)
-    if not folder.is_dir():
+    if not str(name_or_path) or not folder.is_dir():
         raise FileNotFoundError(
             f"no model {str(name_or_path)!r}: give one that ships ({', '.join(shipped)}) or the "
             "folder of a checkpoint or training run"
         )
+    for place in (folder, folder / "model"):
+        if (place / "config.json").is_file():
+            return place
     from minidiff.training import latest_checkpoint
 
-    if (folder / "config.json").is_file():
-        return folder
-    if (folder / "model" / "config.json").is_file():
-        return folder / "model"
     return latest_checkpoint(folder) or folder

@@ -1,0 +1,569 @@
+"""Text to picture in one call: shapes, seeds, guidance, batches, errors, and what can be loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch import Tensor
+
+import minidiff
+from minidiff import pipeline as pipeline_module
+from minidiff import samplers
+from minidiff.checkpoints import CheckpointError, ModelConfig, save_model, write_folder
+from minidiff.denoisers import NetworkDenoiser
+from minidiff.glyphs import load_glyphs
+from minidiff.pipeline import Pipeline
+from minidiff.text import TextTokens
+from minidiff.unet import UNet, UNetConfig
+
+MINILM = "53aa51172d142c89"
+
+
+class Words:
+    """Stands in for the text encoder: every word has a vector of its own."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def encode(self, prompts: list[str]) -> TextTokens:
+        self.asked += prompts
+        words = [prompt.split() for prompt in prompts]
+        length = max(map(len, words))
+        tokens, mask = torch.zeros(len(words), length, 8), torch.zeros(len(words), length).bool()
+        for row, several in enumerate(words):
+            for place, word in enumerate(several):
+                seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:6], "big")
+                tokens[row, place] = torch.randn(8, generator=torch.Generator().manual_seed(seed))
+                mask[row, place] = True
+        return TextTokens(tokens, mask)
+
+    def understands(self, prompt: str, known_words: Any = ()) -> None:
+        return None
+
+
+def tiny_network(text_dim: int | None = 8) -> UNet:
+    torch.manual_seed(0)
+    network = UNet(
+        UNetConfig(channels=(32, 32), attention=(False, True), stem=2, text_dim=text_dim)
+    )
+    for parameter in network.parameters():  # what starts at zero would make all pictures alike
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return network.eval()
+
+
+def tiny_config(network: UNet, **changes: Any) -> ModelConfig:
+    text = network.config.text_dim is not None
+    values: dict[str, Any] = {
+        "unet": network.config,
+        "image_size": 16,
+        "data_mean": 0.4,
+        "data_std": 0.8,
+        "text_encoder": "minilm" if text else None,
+        "text_fingerprint": MINILM if text else None,
+    }
+    return ModelConfig(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Pipeline:
+    """A small network with random weights, and words instead of a text encoder."""
+    network = tiny_network()
+    pipeline = Pipeline(network, tiny_config(network), device="cpu")
+    pipeline.__dict__["text_encoder"] = Words()
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def without_text() -> Pipeline:
+    network = tiny_network(text_dim=None)
+    return Pipeline(network, tiny_config(network), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def glyph64() -> Pipeline:
+    return minidiff.load(device="cpu")
+
+
+@pytest.fixture
+def calls(tiny: Pipeline) -> Iterator[list[int]]:
+    """The batch size of every call of the network."""
+    sizes: list[int] = []
+    hook = tiny.network.register_forward_hook(lambda _, given, out: sizes.append(len(given[0])))
+    yield sizes
+    hook.remove()
+
+
+# ------------------------------------------------------------------------------- the result
+
+
+@pytest.mark.parametrize(
+    ("prompt", "images", "expected"),
+    [("gold", 1, 1), ("gold", 3, 3), (["gold", "water"], 2, 4), (("a", "b", ""), 1, 3), ("", 2, 2)],
+)
+def test_result_is_prompts_times_images_grey_pictures(
+    tiny: Pipeline, prompt: Any, images: int, expected: int
+) -> None:
+    result = tiny(prompt, num_images_per_prompt=images, num_inference_steps=2)
+    assert result.shape == (expected, 1, 16, 16)
+    assert result.dtype == torch.float32 and result.device.type == "cpu"
+    assert not result.requires_grad
+    assert -1 <= result.min() < result.max() <= 1
+
+
+def test_pictures_of_the_first_prompt_come_first(tiny: Pipeline) -> None:
+    both = tiny(["gold", "water"], num_images_per_prompt=2, num_inference_steps=3)
+    gold = tiny("gold", num_images_per_prompt=2, num_inference_steps=3)
+    water = tiny("water", num_images_per_prompt=2, num_inference_steps=3)
+    torch.testing.assert_close(both, torch.cat([gold, water]), atol=1e-5, rtol=0)
+    assert (gold - water).abs().max() > 0.01, "the text makes no difference"
+
+
+def test_seed_repeats_and_another_seed_does_not(tiny: Pipeline) -> None:
+    first = tiny("gold", num_inference_steps=3, seed=5)
+    torch.manual_seed(99)  # the global random state has no say
+    assert torch.equal(first, tiny("gold", num_inference_steps=3, seed=5))
+    assert not torch.equal(first, tiny("gold", num_inference_steps=3, seed=6))
+    numpy: Any = np.int64
+    assert torch.equal(first, tiny("gold", num_inference_steps=numpy(3), seed=numpy(5)))
+
+
+def test_drawing_leaves_the_global_random_state_alone(tiny: Pipeline) -> None:
+    before = torch.get_rng_state()
+    tiny("gold", num_inference_steps=3, sampler="ddpm")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_pictures_of_one_prompt_differ(tiny: Pipeline) -> None:
+    pictures = tiny("gold", num_images_per_prompt=3, num_inference_steps=3)
+    assert len({picture.numpy().tobytes() for picture in pictures}) == 3
+
+
+@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+def test_a_picture_does_not_depend_on_how_many_are_drawn(
+    tiny: Pipeline, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    draw: Callable[..., Tensor] = lambda n: tiny(  # noqa: E731
+        "gold", num_images_per_prompt=n, num_inference_steps=4, sampler=sampler
+    )
+    alone, five = draw(1), draw(5)
+    torch.testing.assert_close(alone[0], five[0], atol=1e-4, rtol=0)
+    monkeypatch.setattr(pipeline_module, "BATCH", 2)
+    torch.testing.assert_close(draw(5), five, atol=1e-4, rtol=0)
+
+
+def test_beside_longer_prompts_a_picture_stays_the_same(tiny: Pipeline) -> None:
+    alone = tiny("gold", num_inference_steps=4)
+    beside = tiny(["gold", "a very much longer prompt than that"], num_inference_steps=4)
+    torch.testing.assert_close(alone[0], beside[0], atol=1e-4, rtol=0)
+
+
+def test_network_sees_at_most_a_batch(
+    tiny: Pipeline, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_module, "BATCH", 4)
+    tiny(["gold", "water"], num_images_per_prompt=5, num_inference_steps=1, guidance_scale=1)
+    assert calls == [4, 4, 2]
+
+
+@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+def test_every_sampler_gives_pictures_within_range(tiny: Pipeline, sampler: str) -> None:
+    pictures = tiny("gold", num_images_per_prompt=2, num_inference_steps=5, sampler=sampler)
+    assert pictures.isfinite().all() and pictures.abs().max() <= 1
+    assert pictures.std() > 0.01
+
+
+def test_options_reach_the_sampler(tiny: Pipeline) -> None:
+    draw = lambda **options: tiny("gold", num_inference_steps=4, **options)  # noqa: E731
+    assert torch.equal(draw(sampler="ddim"), draw(sampler="ddim", eta=0.0))
+    assert not torch.equal(draw(sampler="ddim"), draw(sampler="ddim", eta=1.0))
+    torch.testing.assert_close(draw(sampler="ddim", eta=1.0), draw(sampler="ddpm"))
+
+
+# ------------------------------------------------------------------------------- guidance
+
+
+def test_guidance_one_is_the_conditional_bit_for_bit(tiny: Pipeline, calls: list[int]) -> None:
+    pictures = tiny("gold", num_images_per_prompt=2, num_inference_steps=4, guidance_scale=1)
+    assert len(calls) == 4, "the pass without text was run"
+    text = Words().encode(["gold", "gold"])
+    config = tiny.config
+    denoiser = NetworkDenoiser(
+        tiny.network,
+        config.make_schedule(),
+        config.prediction_type,
+        clip=config.data_range,
+        tokens=text.tokens,
+        mask=text.mask,
+    )
+    noise = torch.cat([noise_of(0), noise_of(1)])
+    by_hand = samplers.sample(denoiser, noise, "dpmpp_2m", 4)
+    assert torch.equal(pictures, config.to_images(by_hand))
+
+
+def noise_of(index: int, seed: int = 0) -> Tensor:
+    generator = pipeline_module._generator(seed, index)
+    return samplers.standard_normal((1, 1, 16, 16), generator)
+
+
+@pytest.mark.parametrize(("sampler", "expected"), [("dpmpp_2m", 8), ("ddpm", 8), ("heun", 14)])
+def test_guidance_asks_the_network_twice(
+    tiny: Pipeline, calls: list[int], sampler: str, expected: int
+) -> None:
+    tiny("gold", num_inference_steps=4, guidance_scale=3, sampler=sampler)
+    assert len(calls) == expected == 2 * samplers.evaluations(sampler, 4)
+
+
+def test_without_any_text_guidance_costs_nothing(tiny: Pipeline, calls: list[int]) -> None:
+    pictures = tiny("", num_inference_steps=4, guidance_scale=3)
+    assert len(calls) == 4
+    assert torch.equal(pictures, tiny("", num_inference_steps=4, guidance_scale=1))
+
+
+def test_guidance_and_negative_prompt_change_the_picture(tiny: Pipeline) -> None:
+    draw = lambda **how: tiny("gold", num_inference_steps=4, **how)  # noqa: E731
+    assert (draw(guidance_scale=1) - draw(guidance_scale=3)).abs().max() > 1e-3
+    assert (draw(guidance_scale=3) - draw(guidance_scale=0)).abs().max() > 1e-3
+    assert (draw() - draw(negative_prompt="water")).abs().max() > 1e-3
+
+
+def test_negative_prompt_does_nothing_at_scale_one(tiny: Pipeline) -> None:
+    draw = lambda text: tiny("gold", num_inference_steps=3, guidance_scale=1, negative_prompt=text)  # noqa: E731
+    assert torch.equal(draw(""), draw("water"))
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.0, 7.5])
+def test_negative_prompt_equal_to_the_prompt_gives_the_conditional(
+    tiny: Pipeline, scale: float
+) -> None:
+    conditional = tiny("gold", num_inference_steps=4, guidance_scale=1)
+    guided = tiny("gold", num_inference_steps=4, guidance_scale=scale, negative_prompt="gold")
+    torch.testing.assert_close(guided, conditional, atol=1e-4, rtol=0)
+
+
+def test_scale_zero_is_the_negative_prompt_alone(tiny: Pipeline) -> None:
+    away = tiny("gold", num_inference_steps=4, guidance_scale=0, negative_prompt="water")
+    towards = tiny("water", num_inference_steps=4, guidance_scale=1)
+    torch.testing.assert_close(away, towards, atol=1e-5, rtol=0)
+
+
+# ------------------------------------------------------------------------------- step by step
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "ddpm"])
+def test_last_frame_is_the_result(
+    tiny: Pipeline, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    monkeypatch.setattr(pipeline_module, "BATCH", 2)
+    how: dict[str, Any] = {
+        "num_images_per_prompt": 3, "num_inference_steps": 4, "sampler": sampler, "seed": 3,
+    }  # fmt: skip
+    frames = list(tiny.steps("gold", **how))
+    assert [frame.index for frame in frames] == [0, 1, 2, 3]
+    assert [frame.t for frame in frames] == [750, 500, 250, 0]
+    assert all(frame.images.shape == frame.predicted.shape == (3, 1, 16, 16) for frame in frames)
+    assert all(frame.images.abs().max() <= 1 for frame in frames)
+    assert torch.equal(frames[-1].images, tiny("gold", **how))
+    assert not torch.equal(frames[0].images, frames[-1].images)
+
+
+def test_the_last_prediction_is_the_result(tiny: Pipeline) -> None:
+    *_, last = tiny.steps("gold", num_inference_steps=4, sampler="ddim")
+    torch.testing.assert_close(last.images, last.predicted, atol=1e-5, rtol=0)
+
+
+# ------------------------------------------------------------------------------- generators
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "ddpm"])
+def test_one_generator_is_used_up_as_in_diffusers(
+    tiny: Pipeline, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    """All noise comes from it in order, so neither batches nor the way of asking matter."""
+    how: dict[str, Any] = {"num_images_per_prompt": 5, "num_inference_steps": 3}
+    how["sampler"] = sampler
+    source = generator(1)
+    first = tiny("gold", generator=source, **how)
+    assert not torch.equal(first, tiny("gold", generator=source, **how)), "it did not move on"
+    monkeypatch.setattr(pipeline_module, "BATCH", 2)
+    torch.testing.assert_close(tiny("gold", generator=generator(1), **how), first)
+    *_, last = tiny.steps("gold", generator=generator(1), **how)
+    torch.testing.assert_close(last.images, first)
+
+
+def test_noise_of_one_generator_is_what_diffusers_draws(tiny: Pipeline) -> None:
+    diffusers = pytest.importorskip("diffusers.utils.torch_utils")
+    shape = (3, 1, 16, 16)
+    for source in (generator(7), [generator(i) for i in range(3)]):
+        ours = samplers.standard_normal(shape, source)
+        again = generator(7) if isinstance(source, torch.Generator) else [*map(generator, range(3))]
+        theirs = diffusers.randn_tensor(shape, generator=again, dtype=torch.float32)
+        assert torch.equal(ours, theirs)
+
+
+def test_a_list_of_generators_has_one_for_each_picture(tiny: Pipeline) -> None:
+    how: dict[str, Any] = {"num_inference_steps": 3, "sampler": "ddpm"}
+    several = tiny(
+        ["gold", "gold"],
+        num_images_per_prompt=2,
+        generator=[generator(i) for i in range(4)],
+        **how,
+    )
+    for i in range(4):
+        alone = tiny("gold", generator=[generator(i)], **how)
+        torch.testing.assert_close(several[i], alone[0], atol=1e-4, rtol=0)
+
+
+# ------------------------------------------------------------------------------- bad input
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"sampler": "euler"}, ValueError, "unknown sampler 'euler'.*dpmpp_2m"),
+    ({"num_inference_steps": 0}, ValueError, "from 1 to 1000.*got 0"),
+    ({"num_inference_steps": 1001}, ValueError, "from 1 to 1000.*got 1001"),
+    ({"num_inference_steps": 2.5}, ValueError, "num_inference_steps.*2.5"),
+    ({"num_inference_steps": "20"}, ValueError, "num_inference_steps.*'20'"),
+    ({"guidance_scale": float("nan")}, ValueError, "guidance_scale.*nan"),
+    ({"guidance_scale": float("inf")}, ValueError, "guidance_scale.*inf"),
+    ({"guidance_scale": -1}, ValueError, "guidance_scale.*-1"),
+    ({"guidance_scale": "3"}, TypeError, "guidance_scale.*'3'"),
+    ({"num_images_per_prompt": 0}, ValueError, "num_images_per_prompt.*0"),
+    ({"num_images_per_prompt": -2}, ValueError, "num_images_per_prompt.*-2"),
+    ({"num_images_per_prompt": 1.5}, ValueError, "num_images_per_prompt.*1.5"),
+    ({"num_images_per_prompt": True}, ValueError, "num_images_per_prompt.*True"),
+    ({"seed": 1.5}, ValueError, "seed.*1.5"),
+    ({"seed": None}, ValueError, "seed.*None"),
+    ({"prompt": []}, ValueError, 'no prompt.*"gold"'),
+    ({"prompt": 7}, TypeError, "prompt must be a text.*7"),
+    ({"prompt": None}, TypeError, "prompt must be a text.*None"),
+    ({"prompt": b"gold"}, TypeError, "prompt must be a text.*b'gold'"),
+    ({"prompt": ["gold", 3]}, TypeError, "prompt must be a text.*3"),
+    ({"negative_prompt": 3}, TypeError, "prompt must be a text.*3"),
+    ({"generator": 0}, TypeError, "torch.Generator.*0.*seed"),
+    ({"generator": []}, ValueError, "0 generators for 1 pictures"),
+    ({"generator": [torch.Generator()] * 3}, ValueError, "3 generators for 1 pictures"),
+    ({"sampler": "ddim", "etta": 0.5}, TypeError, "'etta'.*eta"),
+    ({"eta": 0.5}, TypeError, "'dpmpp_2m' has no option 'eta'"),
+    ({"num_images": 2}, TypeError, "num_images"),
+    ({"guidance": 2}, TypeError, "guidance"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "kind", "message"), WRONG, ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize("way", ["call", "steps"])
+def test_bad_input_is_named_at_once(
+    way: str,
+    wrong: dict[str, Any],
+    kind: type[Exception],
+    message: str,
+    tiny: Pipeline,
+    calls: list[int],
+) -> None:
+    asked = len(tiny.__dict__["text_encoder"].asked)
+    draw = tiny if way == "call" else tiny.steps
+    with pytest.raises(kind, match=message):
+        draw(**{"prompt": "gold", **wrong})
+    assert calls == [], "something was drawn first"
+    assert len(tiny.__dict__["text_encoder"].asked) == asked, "the text was encoded first"
+
+
+@pytest.mark.parametrize("images", [10_000, 10**12, 10**400])
+def test_more_pictures_than_memory_holds(
+    tiny: Pipeline, calls: list[int], monkeypatch: pytest.MonkeyPatch, images: int
+) -> None:
+    monkeypatch.setattr(
+        psutil, "virtual_memory", lambda: SimpleNamespace(available=50 * 2**20, total=2**40)
+    )
+    with pytest.raises(ValueError, match=r"pictures need about .* GiB.*about [\d,]+ fit") as info:
+        tiny("gold", num_images_per_prompt=images)
+    fit = int(re.findall(r"about ([\d,]+) fit", str(info.value))[0].replace(",", ""))
+    assert 100 < fit < 10_000 and calls == []
+    with pytest.raises(ValueError, match="fit"):
+        tiny.steps(["gold", "water"], num_images_per_prompt=fit // 2 + 1)
+    assert len(tiny("gold", num_images_per_prompt=100, num_inference_steps=1)) == 100
+
+
+# ------------------------------------------------------------------------------- text
+
+
+def test_empty_prompt_does_not_load_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the text encoder was loaded")
+
+    monkeypatch.setattr("minidiff.text.TextEncoder", refuse)
+    network = tiny_network()
+    pipeline = Pipeline(network, tiny_config(network), device="cpu")
+    assert pipeline("", num_inference_steps=2).shape == (1, 1, 16, 16)
+    assert pipeline(["", "  "], num_inference_steps=2).shape == (2, 1, 16, 16)
+    with pytest.raises(AssertionError, match="loaded"):
+        pipeline("gold", num_inference_steps=2)
+
+
+def test_empty_prompts_among_others_mean_no_text(tiny: Pipeline) -> None:
+    nothing = tiny("", num_inference_steps=3)
+    beside = tiny(["gold", ""], num_inference_steps=3)
+    torch.testing.assert_close(beside[1], nothing[0], atol=1e-4, rtol=0)
+
+
+def test_model_without_text(without_text: Pipeline) -> None:
+    pictures = without_text("", num_images_per_prompt=2, num_inference_steps=3)
+    assert pictures.shape == (2, 1, 16, 16) and pictures.isfinite().all()
+    wrong: list[dict[str, Any]] = [{"prompt": "gold"}, {"prompt": "", "negative_prompt": "gold"}]
+    for how in wrong:
+        with pytest.raises(ValueError, match=r"trained without text.*leave the prompt empty"):
+            without_text(**how)
+
+
+def test_checkpoint_of_another_encoder(tiny: Pipeline) -> None:
+    network = tiny_network()
+    config = tiny_config(network, text_fingerprint="0123456789abcdef")
+    pipeline = Pipeline(network, config, device="cpu")
+    with pytest.raises(CheckpointError, match=r"'minilm' \(0123456789abcdef\).*53aa51172d142c89"):
+        pipeline("gold")
+
+
+def test_repr_tells_what_it_is(tiny: Pipeline) -> None:
+    assert re.fullmatch(r"Pipeline\(16 × 16, 0\.\d M parameters, cpu\)", repr(tiny))
+
+
+# ------------------------------------------------------------------------------- glyph64
+
+quick: dict[str, Any] = {"num_inference_steps": 1, "guidance_scale": 1}
+
+
+@pytest.mark.parametrize("prompt", ["金", "金 mountain", "asdf qwerx", "xqzvk"])
+def test_prompt_that_is_not_english_warns_and_is_drawn(glyph64: Pipeline, prompt: str) -> None:
+    with pytest.warns(UserWarning, match="reads English.*drawn all the same") as notices:
+        assert glyph64(prompt, **quick).shape == (1, 1, 64, 64)
+    assert len(notices) == 1
+    assert notices[0].filename == __file__, "the notice should point at the caller"
+
+
+def test_negative_prompt_that_is_not_english_warns_too(glyph64: Pipeline) -> None:
+    with pytest.warns(UserWarning, match="reads English"):
+        glyph64("gold", negative_prompt="金", **quick)
+
+
+def test_a_prompt_given_twice_warns_once(glyph64: Pipeline) -> None:
+    with pytest.warns(UserWarning, match="reads English") as notices:
+        glyph64(["金", "金", "gold"], **quick)
+    assert len(notices) == 1
+
+
+def test_no_warning_for_words_that_the_model_was_trained_with(glyph64: Pipeline) -> None:
+    words = sorted(pipeline_module._words_of_the_definitions())
+    assert {"gold", "water", "lithium"} <= set(words)
+    some = [word for word in words[:: len(words) // 300] if word.isascii() and word.isalpha()]
+    assert len(some) > 200
+    definitions = [glyph.definition for glyph in load_glyphs()[::1000]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        glyph64._notice(["gold", "Gold", "a kind of fish", *some, *definitions])
+        glyph64("gold", **quick)
+
+
+def test_every_way_of_sampling_glyph64(glyph64: Pipeline) -> None:
+    for sampler in samplers.SAMPLERS:
+        pictures = glyph64("gold", num_inference_steps=2, sampler=sampler)
+        assert pictures.isfinite().all() and pictures.abs().max() <= 1, sampler
+        assert pictures.std() > 0.1, sampler
+
+
+def test_glyph64_heeds_the_text_and_not_the_number_of_pictures(glyph64: Pipeline) -> None:
+    alone = glyph64("gold", num_inference_steps=4)
+    several = glyph64(["gold", "water"], num_images_per_prompt=2, num_inference_steps=4)
+    torch.testing.assert_close(several[0], alone[0], atol=1e-4, rtol=0)
+    assert (several[0] - several[2]).abs().max() > 0.1
+
+
+# ------------------------------------------------------------------------------- loading
+
+
+def test_pretrained_lists_what_ships() -> None:
+    cards = {card.name: card for card in minidiff.pretrained()}
+    card = cards["glyph64"]
+    assert card.image_size == 64
+    assert 1e5 < card.parameters <= 4.9e6
+    assert 0.1 < card.megabytes <= 10
+    assert card.parameters == sum(p.numel() for p in minidiff.load().network.parameters())
+    assert str(card).startswith(f"glyph64: 64 × 64, {card.parameters / 1e6:.2f} M parameters")
+
+
+def test_measured_quality_is_shown() -> None:
+    card = pipeline_module.ModelCard("glyph64", 64, 4_000_000, 8.0, {"held-out loss": 0.12})
+    assert str(card) == "glyph64: 64 × 64, 4.00 M parameters, 8.0 MB; held-out loss 0.12"
+
+
+@pytest.mark.parametrize("name", ["glpyh64", "", "no/such/folder"])
+def test_unknown_model_lists_those_that_ship(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=rf"no model '{name}'.*glyph64"):
+        minidiff.load(name)
+
+
+def test_load_takes_a_saved_model_and_draws_the_same(tiny: Pipeline, tmp_path: Path) -> None:
+    folder = tmp_path / "a model 金"
+    save_model(folder, tiny.network, tiny.config, dtype=torch.float32)
+    for name in (folder, str(folder)):
+        loaded = minidiff.load(name, device="cpu")
+        assert loaded.config == tiny.config
+        assert torch.equal(
+            loaded("", num_inference_steps=2, seed=4), tiny("", num_inference_steps=2, seed=4)
+        )
+
+
+def test_load_of_a_run_takes_the_model_else_the_newest_checkpoint(tmp_path: Path) -> None:
+    network = tiny_network(None)
+    config = tiny_config(network)
+    for step in (100, 200):
+        save_model(tmp_path / "checkpoints" / f"step-{step:08d}", network, config, {"steps": step})
+    (tmp_path / "checkpoints" / ".step-00000300-x1y2").mkdir()  # one that was never finished
+    assert minidiff.load(tmp_path).record == {"steps": 200}
+    save_model(tmp_path / "model", network, config, {"steps": 150})
+    assert minidiff.load(tmp_path).record == {"steps": 150}
+    assert minidiff.load(tmp_path / "checkpoints" / "step-00000100").record == {"steps": 100}
+
+
+def test_load_of_other_folders(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"not a minidiff checkpoint.*config\.json"):
+        minidiff.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="not a minidiff checkpoint"):
+        minidiff.load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "altered", "missing", "another network's"])
+def test_damaged_model_is_refused(damage: str, tmp_path: Path) -> None:
+    network = tiny_network(None)
+    folder = tmp_path / "model"
+    save_model(folder, network, tiny_config(network))
+    weights = folder / "model.safetensors"
+    payload = weights.read_bytes()
+    if damage == "cut short":
+        weights.write_bytes(payload[: len(payload) // 2])
+    elif damage == "altered":
+        weights.write_bytes(payload[:-1] + bytes([payload[-1] ^ 1]))
+    elif damage == "missing":
+        weights.unlink()
+    else:
+        other = UNet(UNetConfig(channels=(64,), attention=(False,), text_dim=None))
+        info = {"model": json.loads((folder / "config.json").read_text("utf-8"))["model"]}
+        write_folder(folder, {"model.safetensors": other.state_dict()}, info)
+    with pytest.raises(CheckpointError, match=re.escape(str(folder))):
+        minidiff.load(folder)
