@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["animation", "grid", "save_picture", "show", "to_uint8"]
 
 GAP = 4  # white pixels between the cells of a grid
+GIF_SIDE = 65_535  # pixels: a GIF has two bytes for each side
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -37,25 +38,31 @@ def grid(
     """Pictures side by side on white.
 
     Args:
-        images: (N, 1, H, W) in [-1, 1].
+        images: (N, 1, H, W) in [-1, 1], or values beyond it, which are cut off.
         columns: pictures in a row.
         scale: each pixel becomes scale × scale.
         labels: one line of text above each row, or None.
 
     Returns:
         a grey Pillow image.
+
+    Raises:
+        ValueError: for no pictures, coloured ones, or a scale or columns below 1.
     """
+    _check_grey(images)
+    if columns < 1 or scale < 1:
+        raise ValueError(f"columns and scale must be at least 1, got {columns} and {scale}")
     cells = to_uint8(images[:, 0]).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     height, width = cells.shape[1:]
-    rows = -(-len(cells) // columns)
     columns = min(columns, len(cells))
+    rows = -(-len(cells) // columns)
     heading = 22 if labels else 0
     sheet = Image.new(
         "L",
         (columns * (width + GAP) + GAP, rows * (height + GAP + heading) + GAP),
         255,
     )
-    for i, cell in enumerate(cells.numpy()):
+    for i, cell in enumerate(cells.cpu().numpy()):
         row, column = divmod(i, columns)
         corner = (GAP + column * (width + GAP), GAP + heading + row * (height + GAP + heading))
         sheet.paste(Image.fromarray(cell), corner)
@@ -66,6 +73,13 @@ def grid(
     return sheet
 
 
+def _check_grey(images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] != 1 or len(images) == 0:
+        raise ValueError(
+            f"expected one or more grey pictures (N, 1, H, W), got shape {tuple(images.shape)}"
+        )
+
+
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """The shipped font: it has Latin letters and all the glyphs."""
     from minidiff.glyphs import FONT
@@ -74,14 +88,32 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def animation(
-    frames: Sequence[Image.Image], milliseconds: int = 80, hold: int = 2000, colours: int = 16
+    frames: Iterable[Image.Image], milliseconds: int = 80, hold: int = 2000, colours: int = 16
 ) -> bytes:
-    """Frames as the bytes of an endless GIF; the last one is held. 16 greys keep it small."""
-    palette = Image.new("P", (1, 1))
+    """Frames as the bytes of an endless GIF; the last one is held. 16 greys keep it small.
+
+    Args:
+        frames: grey pictures of one size. Neighbours that are alike become one that stays longer.
+        milliseconds: each frame's time, in tens.
+        hold: the last frame's time.
+
+    Raises:
+        ValueError: for no frames, or if they are larger than a GIF can be.
+    """
     greys = np.linspace(0, 255, colours).round().astype(np.uint8)
-    palette.putpalette(np.repeat(greys, 3).tobytes())
-    few = [frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
-           for frame in frames]  # fmt: skip
+    few = []
+    for frame in frames:  # one at a time: the first one tells whether they are too large
+        if max(frame.size) > GIF_SIDE:
+            raise ValueError(
+                f"a GIF is at most {GIF_SIDE:,} pixels wide and high, and these frames are "
+                f"{frame.width:,} × {frame.height:,}: take fewer or smaller pictures, or a PNG"
+            )
+        # Not Image.quantize, which does not always find the nearest grey.
+        index = (np.asarray(frame.convert("L")) * ((colours - 1) / 255)).round().astype(np.uint8)
+        few.append(Image.frombytes("P", frame.size, index.tobytes()))
+        few[-1].putpalette(np.repeat(greys, 3).tobytes())
+    if not few:
+        raise ValueError("an animation needs at least one frame")
     durations = [milliseconds] * (len(few) - 1) + [hold]
     buffer = io.BytesIO()
     few[0].save(buffer, "GIF", save_all=True, append_images=few[1:], duration=durations, loop=0)
@@ -89,7 +121,12 @@ def animation(
 
 
 def save_picture(path: Path, payload: bytes | Image.Image | np.ndarray) -> None:
-    """Write an image as PNG, an array as .npy, or finished bytes: whole or not at all."""
+    """Write an image as PNG, an array as .npy, or finished bytes: whole or not at all.
+
+    Raises:
+        OSError: where it cannot be written (full disk, no permission), naming the path; what lay
+            there before is untouched then.
+    """
     if isinstance(payload, Image.Image):
         buffer = io.BytesIO()
         payload.save(buffer, "PNG", optimize=True)
@@ -98,14 +135,18 @@ def save_picture(path: Path, payload: bytes | Image.Image | np.ndarray) -> None:
         buffer = io.BytesIO()
         np.save(buffer, payload, allow_pickle=False)
         payload = buffer.getvalue()
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    part = None
     try:
+        handle, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(payload)
-        Path(part).chmod(0o644)
+        Path(part).chmod(0o644)  # a temporary file is private; a picture need not be
         Path(part).replace(path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        Path(part).unlink(missing_ok=True)
+        if part is not None:
+            Path(part).unlink(missing_ok=True)
 
 
 def show(
@@ -117,7 +158,13 @@ def show(
         images: (N, 1, H, W) in [-1, 1].
         titles: N of them; Chinese characters are drawn with the shipped font.
         size: of a picture in inches.
+
+    Raises:
+        ValueError: for no pictures, coloured ones, or not as many titles.
     """
+    _check_grey(images)
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"{len(titles)} titles for {len(images)} pictures: give one each")
     import matplotlib.pyplot as plt
 
     use_glyph_font()
@@ -128,7 +175,7 @@ def show(
     )
     for axis in axes.flat:
         axis.set_axis_off()
-    for i, image in enumerate(images[:, 0]):
+    for i, image in enumerate(images[:, 0].cpu().numpy()):
         axis = axes.flat[i]
         axis.imshow(image, cmap="gray", vmin=-1, vmax=1)
         if titles:
@@ -142,8 +189,9 @@ def use_glyph_font() -> None:
 
     from minidiff.glyphs import FONT
 
-    font_manager.fontManager.addfont(str(FONT))
     name = font_manager.FontProperties(fname=str(FONT)).get_name()
+    if name not in font_manager.fontManager.get_font_names():
+        font_manager.fontManager.addfont(str(FONT))
     family: list[Any] = list(rcParams["font.family"])
     if name not in family:
         rcParams["font.family"] = [*family, name]
