@@ -10,27 +10,31 @@ goes on bit for bit (on one CPU), and several processes together see the batch o
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 import json
 import math
 import platform
 import random
-import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from minidiff import checkpoints
 from minidiff.checkpoints import ModelConfig
 from minidiff.denoisers import NetworkDenoiser
+from minidiff.schedules import make_schedule
 from minidiff.unet import UNet, UNetConfig
 
 if TYPE_CHECKING:
@@ -104,13 +108,20 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number, got {value}")
+        for kind, name in ((f.type, f.name) for f in dataclasses.fields(self)):
+            value = getattr(self, name)
+            if kind == "int" and type(value) is not int:
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
+            if kind == "float" and not (type(value) in (int, float) and math.isfinite(value)):
+                raise ValueError(f"{name} must be a finite number, got {value!r}")
         positive = ("steps", "batch_size", "learning_rate", "log_every", "evaluate_every")
-        for name in (*positive, "sample_every", "save_every", "clip", "timestep_std"):
+        also = ("sample_every", "save_every", "clip", "timestep_std", "image_size")
+        for name in (*positive, *also):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("warmup", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("decay", "ema_decay", "no_text", "senses", "beta2"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
@@ -124,6 +135,9 @@ class TrainingConfig:
                 f"text_encoder is {self.text_encoder!r} but unet.text_dim is {self.unet.text_dim}: "
                 "give both, or neither for a network without text"
             )
+        # These refuse what they do not know; better here than after the texts are encoded.
+        schedule = make_schedule(self.schedule, zero_terminal_snr=self.zero_terminal_snr)
+        NetworkDenoiser(torch.zeros_like, schedule, self.prediction_type)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
@@ -134,7 +148,7 @@ class TrainingConfig:
             unknown = [name for name in given if name not in known]
             if unknown:
                 raise ValueError(f"unknown setting {unknown[0]!r}: known are {', '.join(known)}")
-        return cls(**{**values, "unet": UNetConfig(**unet)})
+        return cls(**{**values, "unet": UNetConfig(**unet)} if "unet" in values else values)
 
     def learning_rate_at(self, step: int) -> float:
         """Warm-up, a plateau, then straight down to 0 (Hägele et al. 2024)."""
@@ -148,6 +162,23 @@ def _generator(device: torch.device | str, *key: int) -> torch.Generator:
     # Python's own generator mixes the numbers well; neighbouring seeds would be related otherwise.
     seed = random.Random(repr(key)).getrandbits(63)
     return torch.Generator(device).manual_seed(seed)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until the block is done."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed = []
+    signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def sample_timesteps(
@@ -212,7 +243,8 @@ class Trainer:
     Raises:
         FileExistsError: if the folder holds a run and `resume` is False.
         FileNotFoundError: if there is nothing to resume.
-        ValueError: for pictures of another size, or a run with another recipe.
+        ValueError: for pictures of another size, for a run with another recipe or other pictures,
+            or a batch that the processes cannot share evenly.
     """
 
     def __init__(
@@ -227,10 +259,17 @@ class Trainer:
         from accelerate import Accelerator
 
         self.config, self.folder, self.callback = config, Path(folder), callback
-        self._check_data(dataset)
+        for pictures in (dataset, held_out):
+            if pictures is not None:
+                self._check_data(pictures)
         self._check_folder(resume)
         self.accelerator = Accelerator(mixed_precision=_precision())
         self.device = self.accelerator.device
+        if config.batch_size % self.accelerator.num_processes:
+            raise ValueError(
+                f"batch_size {config.batch_size} cannot be shared evenly by "
+                f"{self.accelerator.num_processes} processes: make it a multiple of that"
+            )
         self.step_count, self.seconds = 0, 0.0
 
         torch.manual_seed(config.seed)  # the first weights
@@ -243,10 +282,7 @@ class Trainer:
         self.model_config = self._model_config(dataset.images)
         self.schedule = self.model_config.make_schedule()
 
-        self.ema = AveragedModel(self.network, multi_avg_fn=self._average)
-        self.ema.n_averaged = self.ema.n_averaged.cpu()  # it is read at every step: no waiting
-        self.ema.requires_grad_(False)
-        self.averaged = cast(UNet, self.ema.module)
+        self.averaged = copy.deepcopy(self.network).requires_grad_(False)
         optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.learning_rate,
@@ -270,15 +306,16 @@ class Trainer:
             self.model, self.schedule, self.config.prediction_type, tokens=tokens, mask=mask
         )
         loss = denoiser.loss(x0, t, eps).mean()
+        self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(self.step_count)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.ema.update_parameters(self.network)
-        self._losses += torch.stack([loss.detach(), torch.ones_like(loss)])
-        self.step_count += 1
+        with _uninterrupted():  # half an update must not be saved
+            self.optimizer.step()
+            self._average()
+            self._losses += torch.stack([loss.detach(), torch.ones_like(loss)])
+            self.step_count += 1
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """This process's share b of the batch of a step.
@@ -294,8 +331,12 @@ class Trainer:
         choice = torch.rand(3, size, generator=draw)[:, mine]
         noise = _generator(self.device, config.seed, 1, step)
         eps = torch.randn(size, *self.images.shape[1:], generator=noise, device=self.device)[mine]
-        x0 = self.model_config.to_data(self.images[index.to(self.device)].float() / 127.5 - 1)
-        return x0, eps, t.to(self.device), *self._tokens(index, choice)
+        x0 = self.model_config.to_data(self.images[self._send(index)].float() / 127.5 - 1)
+        return x0, eps, self._send(t), *self._tokens(index, choice)
+
+    def _send(self, x: Tensor) -> Tensor:
+        """To the device; on a GPU without waiting until it has done all that was asked before."""
+        return x.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _share(self, size: int) -> slice:
         """The rows of a batch that belong to this process."""
@@ -327,15 +368,28 @@ class Trainer:
 
     def _read(self, row: Tensor) -> tuple[Tensor, Tensor]:
         assert self.texts is not None
-        # A fixed length for compiled code, and on a GPU, where finding the longest means waiting.
-        fixed = self.config.compile or self.device.type != "cpu"
-        length = self.config.max_tokens if fixed else None
-        text = self.texts.batch(row.to(self.device), length=length)
+        text = self.texts.batch(self._send(row), length=self._text_length)
         return text.tokens, text.mask
 
-    def _average(self, averages: Any, current: Any, _: Any) -> None:
-        decay = min(self.config.ema_decay, (1 + self.step_count) / (10 + self.step_count))
-        torch._foreach_lerp_(averages, current, 1 - decay)
+    @property
+    def _text_length(self) -> int | None:
+        """Tokens a prompt is padded to; None: as many as the longest of the batch has.
+
+        A fixed length for compiled code; on a GPU, where finding the longest means waiting; and
+        for several processes, which expect a gradient of every weight, be all their texts empty.
+        """
+        several = self.accelerator.num_processes > 1
+        fixed = self.config.compile or self.device.type != "cpu" or several
+        return self.config.max_tokens if fixed else None
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the average of the weights (EMA) towards the weights after an update."""
+        # Not `AveragedModel`: it counts in a tensor, which on a GPU means waiting at every step.
+        n = self.step_count
+        decay = min(self.config.ema_decay, (1 + n) / (10 + n)) if n else 0.0  # first: a copy
+        averages, current = list(self.averaged.parameters()), list(self.network.parameters())
+        get_ema_multi_avg_fn(decay)(averages, current, None)
 
     # ------------------------------------------------------------------ the run
 
@@ -365,13 +419,15 @@ class Trainer:
                     if self._due(config.log_every):
                         mark = self._log(bar, mark)
                     if self._due(config.evaluate_every) and self.held_out is not None:
-                        self._write({"held_out_loss": self.held_out_loss()})
+                        held_out_loss = self.held_out_loss()
+                        self._check_finite("loss on held-out pictures", held_out_loss["mean"])
+                        self._write({"held_out_loss": held_out_loss})
                     if self._due(config.save_every):
                         self.save()
                     if self._due(config.sample_every) and self.callback and self._is_main:
                         self.callback(self)
         except KeyboardInterrupt:
-            self.save()
+            self._save(self._losses)  # without the other processes, which may have stopped already
             raise TrainingStopped(
                 f"interrupted at step {self.step_count}; saved. Go on with --resume"
             ) from None
@@ -388,7 +444,8 @@ class Trainer:
     def _log(self, bar: Any, mark: tuple[float, int]) -> tuple[float, int]:
         loss = self._mean_loss()
         now = time.monotonic()
-        speed = (self.step_count - mark[1]) * self.config.batch_size / (now - mark[0])
+        pictures = (self.step_count - mark[1]) * self.config.batch_size
+        speed = pictures / max(now - mark[0], 1e-3)  # some clocks tick slowly
         rate = self.config.learning_rate_at(self.step_count - 1)
         self._write(
             {
@@ -406,21 +463,31 @@ class Trainer:
         total, count = self.accelerator.reduce(self._losses.clone()).tolist()
         self._losses.zero_()
         loss = total / max(count, 1)
-        if not math.isfinite(loss):
-            newest = latest_checkpoint(self.folder)
-            kept = f"the last good checkpoint is {newest}" if newest else "nothing was saved yet"
-            raise TrainingStopped(
-                f"the loss became {loss} before step {self.step_count}; {kept}. Try a lower "
-                f"learning_rate than {self.config.learning_rate}, a longer warmup or a smaller clip"
-            )
+        self._check_finite("loss", loss)
         return loss
+
+    def _check_finite(self, name: str, value: float) -> None:
+        if math.isfinite(value):
+            return
+        newest = latest_checkpoint(self.folder)
+        kept = f"the last good checkpoint is {newest}" if newest else "nothing was saved yet"
+        raise TrainingStopped(
+            f"the {name} became {value} before step {self.step_count}; {kept}. Try a lower "
+            f"learning_rate than {self.config.learning_rate}, a longer warmup or a smaller clip"
+        )
 
     def _write(self, entry: dict[str, Any]) -> None:
         if not self._is_main:
             return
-        line = json.dumps({"step": self.step_count, **entry})
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        line, path = json.dumps({"step": self.step_count, **entry}), self.folder / "log.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise TrainingStopped(
+                f"could not write {path} ({error.strerror}). Free some space, then go on with "
+                "--resume"
+            ) from error
 
     def held_out_loss(self) -> dict[str, float]:
         """Loss of the averaged weights on held-out pictures, see `loss_by_timestep`."""
@@ -441,35 +508,38 @@ class Trainer:
         Raises:
             TrainingStopped: if it cannot be written, or if the weights are not numbers any more.
         """
-        if not all(bool(p.isfinite().all()) for p in self.network.parameters()):
-            self._losses += math.nan
-            self._mean_loss()
-        if self._is_main:
-            name = f"step-{self.step_count:08d}"
-            files = {
-                "model.safetensors": self.averaged.state_dict(),
-                "weights.safetensors": self.network.state_dict(),
-                "optimizer.safetensors": self._optimizer_tensors(),
-            }
-            info = {
-                **checkpoints.model_info(self.model_config, self.record()),
-                "training": dataclasses.asdict(self.config),
-                "step": self.step_count,
-                "seconds": self.seconds,
-                "scaler": self._scaler.state_dict() if self._scaler else None,
-                "losses": [float(x) for x in self._losses],
-            }
-            try:
-                checkpoints.write_folder(self.folder / "checkpoints" / name, files, info)
-            except OSError as error:
-                raise TrainingStopped(f"{error.strerror}, then go on with --resume") from error
-            for old in all_checkpoints(self.folder)[:-2]:
-                shutil.rmtree(old, ignore_errors=True)
+        self._save(self.accelerator.reduce(self._losses.clone()))
         self.accelerator.wait_for_everyone()
+
+    def _save(self, losses: Tensor) -> None:
+        self._check_finite("loss", losses[0].item())
+        if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
+            self._check_finite("weights", math.nan)
+        if not self._is_main:
+            return
+        files = {
+            "model.safetensors": self.averaged.state_dict(),
+            "weights.safetensors": self.network.state_dict(),
+            "optimizer.safetensors": self._optimizer_tensors(),
+        }
+        info = {
+            **checkpoints.model_info(self.model_config, self.record()),
+            "training": dataclasses.asdict(self.config),
+            "step": self.step_count,
+            "seconds": self.seconds,
+            "scaler": self._scaler.state_dict() if self._scaler else None,
+            "losses": losses.tolist(),
+        }
+        folder = self.folder / "checkpoints" / f"step-{self.step_count:08d}"
+        with _disk_errors():
+            checkpoints.write_folder(folder, files, info)
+        for old in all_checkpoints(self.folder)[:-2]:
+            checkpoints.remove_folder(old)
 
     def save_model(self, folder: Path) -> None:
         """Write the averaged weights, in half precision, for `minidiff.load`."""
-        checkpoints.save_model(folder, self.averaged, self.model_config, self.record())
+        with _disk_errors():
+            checkpoints.save_model(folder, self.averaged, self.model_config, self.record())
 
     def record(self) -> dict[str, Any]:
         """How the model came about, for its model card."""
@@ -501,6 +571,8 @@ class Trainer:
     def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
         state: dict[int, dict[str, Tensor]] = {}
         for i, (name, parameter) in enumerate(self.network.named_parameters()):
+            if f"{name}/step" not in tensors:
+                continue  # it never had a gradient, so the optimizer knows nothing of it
             state[i] = {"step": tensors[f"{name}/step"]}
             for key in ("exp_avg", "exp_avg_sq"):
                 # In the memory order of the parameter: a fused optimizer walks both side by side.
@@ -511,8 +583,26 @@ class Trainer:
     def _load(self) -> None:
         newest = latest_checkpoint(self.folder)
         assert newest is not None
+        try:
+            self._load_from(newest)
+        except checkpoints.CheckpointError as error:
+            older = all_checkpoints(self.folder)[:-1]
+            if not older:
+                raise
+            raise checkpoints.CheckpointError(
+                f"{error}; or delete {newest} and go on from {older[-1]}"
+            ) from error
+        if self._is_main:
+            checkpoints.remove_parts(newest.parent, "step-*")
+            checkpoints.remove_parts(self.folder, "model")
+            self._trim_log()
+
+    def _load_from(self, newest: Path) -> None:
         info = checkpoints.read_info(newest)
+        if "training" not in info:
+            raise checkpoints.CheckpointError(f"{newest} holds a model but no run to go on with")
         self._check_recipe(info["training"])
+        self._check_pictures(info)
         fingerprint = info["model"]["text_fingerprint"]
         if fingerprint != self.model_config.text_fingerprint:
             raise checkpoints.CheckpointError(
@@ -524,31 +614,59 @@ class Trainer:
         moments = checkpoints.read_tensors(newest, "optimizer.safetensors", info)
         checkpoints.load_weights(self.network, weights, newest)
         checkpoints.load_weights(self.averaged, averages, newest)
-        self.ema.n_averaged.fill_(info["step"])
         self._load_optimizer(moments)
         self.step_count, self.seconds = info["step"], info["seconds"]
-        self._losses.copy_(torch.tensor(info["losses"]))
+        if self._is_main:  # they are of all processes together
+            self._losses.copy_(torch.tensor(info["losses"]))
         if self._scaler and info["scaler"]:
             self._scaler.load_state_dict(info["scaler"])
+
+    def _trim_log(self) -> None:
+        """Take out what was logged after the checkpoint, and the line that a crash cut short."""
+        path = self.folder / "log.jsonl"
+        if not path.exists():
+            return
+        lines, kept = path.read_text(encoding="utf-8").splitlines(), []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                if json.loads(line)["step"] <= self.step_count:
+                    kept.append(line)
+        if kept != lines:
+            part = path.with_name("log.jsonl.part")
+            part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            part.replace(path)
 
     # ------------------------------------------------------------------ preparation
 
     def _check_data(self, dataset: PictureDataset) -> None:
         wanted = (self.config.unet.in_channels, self.config.image_size, self.config.image_size)
-        if tuple(dataset.images.shape[1:]) != wanted:
+        images = dataset.images
+        if tuple(images.shape[1:]) != wanted:
             raise ValueError(
                 f"the recipe wants pictures of shape {wanted}, the data set has "
-                f"{tuple(dataset.images.shape[1:])}: set image_size, or load them at that size"
+                f"{tuple(images.shape[1:])}: set image_size, or load them at that size"
+            )
+        if images.dtype != torch.uint8 or len(images) == 0:
+            raise ValueError(
+                f"the data set must hold at least one picture as uint8 (255 = white), "
+                f"got {len(images)} as {images.dtype}"
+            )
+        if self.config.text_encoder is not None and len(dataset.prompts) != len(images):
+            raise ValueError(
+                f"the data set has {len(images)} pictures but prompts for {len(dataset.prompts)}"
             )
 
     def _check_folder(self, resume: bool) -> None:
-        if resume and latest_checkpoint(self.folder) is None:
+        newest = latest_checkpoint(self.folder)
+        if resume and newest is None:
             raise FileNotFoundError(
                 f"there is no checkpoint to resume in {self.folder}: start without --resume"
             )
-        if not resume and (self.folder / "log.jsonl").exists():
+        log = self.folder / "log.jsonl"
+        if not resume and (newest is not None or log.exists()):
+            remedy = f"delete {log}" if newest is None else "go on with --resume"
             raise FileExistsError(
-                f"{self.folder} already holds a run: go on with --resume, or choose another folder"
+                f"{self.folder} already holds a run: {remedy}, or choose another folder"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -564,6 +682,17 @@ class Trainer:
                     f"{name} was {before.get(name)!r} in this run and is now {value!r}: resume "
                     "with the same recipe, or start a new folder"
                 )
+
+    def _check_pictures(self, info: dict[str, Any]) -> None:
+        now, before = self.model_config, info["model"]
+        numbers = (len(self.images), now.data_mean, now.data_std)
+        then = (info["record"]["training_images"], before["data_mean"], before["data_std"])
+        if numbers != then:
+            raise ValueError(
+                f"this run was trained on other pictures: {then[0]} of mean {then[1]} and "
+                f"deviation {then[2]}, now {numbers[0]} of {numbers[1]} and {numbers[2]}; give "
+                "the same, or start a new folder"
+            )
 
     def _encode(
         self, dataset: PictureDataset, held_out: PictureDataset | None
@@ -615,9 +744,19 @@ class Trainer:
         )
 
 
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingStopped(f"{error.strerror}, then go on with --resume") from error
+
+
 def _precision() -> str:
     """bf16 where the GPU has it, fp16 (with loss scaling) on older ones, else float32."""
-    if not torch.cuda.is_available():
+    from accelerate.utils import parse_flag_from_env
+
+    if not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"):
         return "no"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 

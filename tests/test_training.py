@@ -1,0 +1,1074 @@
+"""Training: what a step sees, what a run leaves behind, and how it survives what goes wrong.
+
+All of it on the CPU, with tiny networks and a made-up text encoder. Run as a program this file is
+the child that other tests kill, or launch twice: see `main` at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import math
+import mmap
+import os
+import pickle
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import tomllib
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import minidiff
+from minidiff import checkpoints, text, training
+from minidiff.checkpoints import CheckpointError, load_model
+from minidiff.training import Trainer, TrainingConfig, TrainingStopped, sample_timesteps
+from minidiff.unet import UNetConfig
+
+WIDTH = 12  # of the made-up text encoder
+NO_TEXT = UNetConfig(channels=(16,), attention=(False,), head_dim=16, text_dim=None)
+WITH_TEXT = UNetConfig(channels=(16, 16), attention=(False, True), head_dim=16, text_dim=WIDTH)
+PLAIN = TrainingConfig(
+    unet=NO_TEXT, image_size=8, text_encoder=None, steps=12, batch_size=4, warmup=3, clip=5.0,
+    log_every=4, evaluate_every=6, sample_every=6, save_every=6,
+)  # fmt: skip
+TEXT = dataclasses.replace(PLAIN, unet=WITH_TEXT, text_encoder="words", max_tokens=6)
+SHORT = dataclasses.replace(PLAIN, steps=4, log_every=1, evaluate_every=9, save_every=2)
+
+
+class Pictures:
+    """A data set: black bars on white, with a few prompts for each."""
+
+    def __init__(self, count: int = 20, size: int = 8, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.images = torch.full((count, 1, size, size), 255, dtype=torch.uint8)
+        for i, (row, column) in enumerate(torch.randint(size, (count, 2), generator=generator)):
+            self.images[i, 0, row] = 0
+            self.images[i, 0, :, column] = int(torch.randint(255, (), generator=generator))
+        # 4 tokens the whole, 1 and 2 the senses; every other picture has one prompt of 3 tokens
+        several = [(f"bar number {i} black", "bar", f"number {i}") for i in range(count)]
+        self.prompts: list[tuple[str, ...]] = [
+            p if i % 2 else (f"only bar {i}",) for i, p in enumerate(several)
+        ]
+
+
+class Words(text.TextEncoder):
+    """A text encoder that knows nothing: a fixed random vector for every word."""
+
+    def __init__(self, name: str | Path = "words", max_tokens: int = 32, device: Any = "cpu"):
+        self.name, self.max_tokens, self.device = str(name), max_tokens, torch.device(device)
+        self.fingerprint, self.dim = "0123", WIDTH
+        vectors = torch.randn(97, WIDTH, generator=torch.Generator().manual_seed(0))
+        self._model = lambda input_ids, **_: SimpleNamespace(last_hidden_state=vectors[input_ids])
+
+    def _token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        return [
+            [zlib.crc32(w.encode()) % 97 for w in p.split()][: self.max_tokens] for p in prompts
+        ]
+
+
+class OtherWords(Words):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fingerprint = "4567"
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """On the CPU, whatever the machine has; a cache of its own; the made-up encoder."""
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setenv("MINIDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr(text, "TextEncoder", Words)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def change(config: TrainingConfig, **changes: Any) -> TrainingConfig:
+    return dataclasses.replace(config, **changes)
+
+
+def train(config: TrainingConfig, folder: Path, **options: Any) -> Trainer:
+    trainer = Trainer(config, Pictures(), folder, **options)
+    trainer.run()
+    return trainer
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+
+
+def losses(folder: Path) -> dict[int, float]:
+    return {entry["step"]: entry["loss"] for entry in log(folder) if "loss" in entry}
+
+
+def saved(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a run folder."""
+    return [int(path.name.removeprefix("step-")) for path in training.all_checkpoints(folder)]
+
+
+def silence(network: torch.nn.Module) -> None:
+    for parameter in network.parameters():
+        torch.nn.init.zeros_(parameter)
+
+
+def newest(folder: Path) -> Path:
+    path = training.latest_checkpoint(folder)
+    assert path is not None
+    return path
+
+
+def same_state(a: Path, b: Path) -> bool:
+    """Bit for bit the same weights, average and optimizer in two checkpoints."""
+    names = ["model.safetensors", "optimizer.safetensors", "weights.safetensors"]
+    for folder in (a, b):
+        assert sorted(p.name for p in folder.iterdir()) == ["config.json", *names]
+    for name in names:
+        left, right = load_file(a / name), load_file(b / name)
+        if left.keys() != right.keys() or not all(torch.equal(left[k], right[k]) for k in left):
+            return False
+    return True
+
+
+# ---------------------------------------------------------------------------- what is sampled
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (-1.0, 0.5), (0.5, 3.0)])
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_timesteps_cover_the_distribution_evenly(mean: float, std: float, batch: int) -> None:
+    config = change(PLAIN, timestep_mean=mean, timestep_std=std)
+    normal = statistics.NormalDist(mean, std)
+
+    def quantile(u: float) -> float:  # of t / T
+        if u <= 0 or u >= 1:
+            return min(max(u, 0.0), 1.0)
+        return 1 / (1 + math.exp(-normal.inv_cdf(u)))
+
+    generator = torch.Generator().manual_seed(0)
+    for last in (1000, 10):
+        for _ in range(20):
+            t = sample_timesteps(config, batch, last, generator)
+            assert t.shape == (batch,) and t.dtype == torch.int64
+            assert t.min() >= 1 and t.max() <= last
+            for k, value in enumerate(sorted(t.tolist())):  # one from each slice
+                low, high = (quantile((k + i) / batch) * last for i in (0, 1))
+                assert max(1, math.floor(low)) <= value <= math.ceil(high + 1e-6)
+
+
+def test_timesteps_are_logit_normal_and_in_no_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    config = change(PLAIN, timestep_mean=0.5, timestep_std=0.8)
+    draws = [sample_timesteps(config, 16, 1000, generator) for _ in range(500)]
+    logits = torch.logit((torch.cat(draws).double() - 0.5) / 1000)
+    assert logits.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert logits.std().item() == pytest.approx(0.8, abs=0.02)
+    places = torch.stack([t.argmax() for t in draws])  # of the largest in its batch
+    assert Counter(places.tolist()).most_common(1)[0][1] < 80
+
+
+@pytest.mark.parametrize("batch_size", [4, 7, 20, 33])
+def test_every_epoch_sees_every_picture_once(tmp_path: Path, batch_size: int) -> None:
+    trainer = Trainer(change(PLAIN, batch_size=batch_size), Pictures(20), tmp_path / "run")
+    steps = math.ceil(60 / batch_size)
+    order = torch.cat([trainer._pictures(step) for step in range(steps)])[:60]
+    epochs = [part.tolist() for part in order.split(20)]
+    assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != sorted(epochs[2])
+
+
+def test_a_batch_can_be_drawn_again(tmp_path: Path) -> None:
+    trainer = Trainer(TEXT, Pictures(), tmp_path / "run")
+    first, again, other = trainer.batch(5), trainer.batch(5), trainer.batch(6)
+    for a, b, c in zip(first, again, other):
+        assert a is not None and b is not None and c is not None
+        assert torch.equal(a, b)
+        assert a.shape != c.shape or not torch.equal(a, c)
+    x0, eps, t, tokens, mask = first
+    assert tokens is not None and mask is not None
+    assert x0.shape == eps.shape == (4, 1, 8, 8) and t.shape == (4,)
+    assert tokens.shape == (*mask.shape, WIDTH)
+    # pictures of the data set, in the network's units
+    images = trainer.model_config.to_images(x0)
+    chosen = Pictures().images[trainer._pictures(5)].float() / 127.5 - 1
+    assert torch.allclose(images, chosen, atol=1e-5)
+
+
+def test_pictures_have_mean_0_and_deviation_1_for_the_network(tmp_path: Path) -> None:
+    trainer = Trainer(PLAIN, Pictures(), tmp_path / "run")
+    x = trainer.model_config.to_data(Pictures().images.double() / 127.5 - 1)
+    assert x.mean().item() == pytest.approx(0, abs=1e-5)
+    assert x.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_prompts_are_dropped_and_replaced_by_senses_as_often_as_asked(tmp_path: Path) -> None:
+    config = change(TEXT, batch_size=20, no_text=0.25, senses=0.6)
+    trainer = Trainer(config, Pictures(), tmp_path / "run")
+    lengths: Counter[tuple[bool, int]] = Counter()  # (picture with several prompts, tokens)
+    for step in range(100):
+        mask = trainer.batch(step)[4]
+        assert mask is not None
+        pictures = trainer._pictures(step).tolist()
+        lengths.update((i % 2 == 1, n) for i, n in zip(pictures, mask.sum(1).tolist()))
+    several = {n: lengths[True, n] / 1000 for n in range(7)}
+    single = {n: lengths[False, n] / 1000 for n in range(7)}
+    assert sum(several.values()) == sum(single.values()) == 1
+    assert several[0] == pytest.approx(0.25, abs=0.05) == single[0]
+    assert several[4] == pytest.approx(0.75 * 0.4, abs=0.05)  # the whole definition
+    assert several[1] == pytest.approx(0.75 * 0.3, abs=0.05) == several[2]  # its two senses
+    assert single[3] == pytest.approx(0.75, abs=0.05)
+
+
+@pytest.mark.parametrize(("no_text", "senses", "expected"), [(1, 0.5, {0}), (0, 0, {3, 4})])
+def test_the_ends_of_the_shares(
+    tmp_path: Path, no_text: float, senses: float, expected: set[int]
+) -> None:
+    config = change(TEXT, no_text=no_text, senses=senses)
+    trainer = Trainer(config, Pictures(), tmp_path / "run")
+    masks = [trainer.batch(step)[4] for step in range(20)]
+    assert {n for mask in masks if mask is not None for n in mask.sum(1).tolist()} == expected
+
+
+def test_tokens_are_those_of_the_picture(tmp_path: Path) -> None:
+    config = change(TEXT, no_text=0.0, senses=0.0)
+    pictures = Pictures()
+    trainer = Trainer(config, pictures, tmp_path / "run")
+    _, _, _, tokens, mask = trainer.batch(3)
+    whole = [pictures.prompts[i][0] for i in trainer._pictures(3).tolist()]
+    expected = Words(max_tokens=6).encode(whole)
+    assert tokens is not None and mask is not None
+    assert torch.equal(mask, expected.mask)
+    assert torch.allclose(tokens, expected.tokens, atol=2e-3)  # the table is half precision
+
+
+def test_processes_share_the_batch_one_would_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate import Accelerator
+
+    trainer = Trainer(TEXT, Pictures(), tmp_path / "run")
+    whole = trainer.batch(7)
+    shares = []
+    for index in (0, 1):
+        monkeypatch.setattr(Accelerator, "num_processes", property(lambda _: 2))
+        place = property(lambda _, i=index: i)  # type: ignore[misc]
+        monkeypatch.setattr(Accelerator, "process_index", place)
+        shares.append(trainer.batch(7))
+    for together, first, second in zip(whole, *shares):
+        assert together is not None and first is not None and second is not None
+        joined = torch.cat([first, second])
+        n = together.shape[1:2]  # prompts are padded further with several processes
+        assert torch.equal(joined[:, : n[0]] if together.ndim in (2, 3) else joined, together)
+
+
+# ------------------------------------------------------------------------------ the method
+
+
+def test_one_batch_overfits(tmp_path: Path) -> None:
+    config = change(
+        TEXT, unet=dataclasses.replace(WITH_TEXT, channels=(32, 32)), steps=200, warmup=20,
+        learning_rate=3e-3, log_every=20, save_every=500, evaluate_every=500, sample_every=500,
+    )  # fmt: skip
+    trainer = Trainer(config, Pictures(), tmp_path / "run")
+    same = trainer.batch(0)
+    trainer.batch = lambda step: same  # type: ignore[method-assign]
+    first: list[float] = []
+    for _ in range(config.steps):
+        trainer.step()
+        if not first:
+            first.append(trainer._mean_loss())
+        if trainer.step_count == config.steps - 20:
+            trainer._mean_loss()
+    assert first[0] > 1.5  # an untrained network answers 0 to a target of variance 2
+    assert trainer._mean_loss() < 0.1 * first[0]
+
+
+def test_the_average_of_the_weights_is_ramped(tmp_path: Path) -> None:
+    trainer = Trainer(change(PLAIN, ema_decay=0.27), Pictures(), tmp_path / "run")
+    expected: list[Tensor] = []
+    for n, decay in enumerate([0, 2 / 11, 3 / 12, 0.27, 0.27, 0.27]):
+        trainer.step()
+        now = [p.detach().clone() for p in trainer.network.parameters()]
+        expected = [decay * e + (1 - decay) * w for e, w in zip(expected, now)] if n else now
+        for a, b in zip(trainer.averaged.parameters(), expected):
+            assert torch.allclose(a, b, atol=1e-7)
+    assert not any(p.requires_grad for p in trainer.averaged.parameters())
+    pairs = list(zip(trainer.averaged.parameters(), trainer.network.parameters()))
+    assert not any(torch.equal(a, b) for a, b in pairs)
+
+
+def test_gradients_are_clipped_and_the_rate_is_set(tmp_path: Path) -> None:
+    trainer = Trainer(change(PLAIN, clip=0.01), Pictures(), tmp_path / "run")
+    for step in range(3):
+        trainer.step()
+        gradients = [p.grad for p in trainer.network.parameters() if p.grad is not None]
+        norm = torch.cat([g.flatten() for g in gradients]).norm()
+        assert norm.item() == pytest.approx(0.01, rel=1e-3)
+        rates = {group["lr"] for group in trainer.optimizer.param_groups}
+        assert rates == {trainer.config.learning_rate_at(step)}
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    config = change(PLAIN, steps=100, warmup=10, decay=0.3, learning_rate=2.0)
+    rates = [config.learning_rate_at(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert rates[10:71] == [2.0] * 61
+    assert rates[70:] == pytest.approx([2.0 * (30 - i) / 30 for i in range(30)])
+    assert 0 < rates[-1] < 0.1
+    steady = change(config, warmup=0, decay=0.0)
+    assert {steady.learning_rate_at(step) for step in range(100)} == {2.0}
+    short = change(config, steps=1)
+    assert short.learning_rate_at(0) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("prediction_type", ["flow", "v", "eps", "x0"])
+def test_held_out_loss_of_a_network_that_answers_zero(tmp_path: Path, prediction_type: str) -> None:
+    """The mean square of the target: 2 for eps − x0, else 1, whatever t."""
+    schedule = "straight" if prediction_type == "flow" else "cosine"
+    config = change(PLAIN, prediction_type=prediction_type, schedule=schedule)
+    pictures = Pictures(256)
+    trainer = Trainer(config, pictures, tmp_path / "run", held_out=pictures)
+    first = trainer.held_out_loss()
+    assert trainer.held_out_loss() == first
+    assert list(first) == ["62", "188", "312", "438", "562", "688", "812", "938", "mean"]
+    expected = 2.0 if prediction_type == "flow" else 1.0
+    assert list(first.values()) == pytest.approx([expected] * 9, rel=0.03)
+
+
+def test_held_out_loss_is_that_of_the_average_and_disturbs_nothing(tmp_path: Path) -> None:
+    trainer = Trainer(TEXT, Pictures(), tmp_path / "a", held_out=Pictures(8, seed=1))
+    plain = Trainer(TEXT, Pictures(), tmp_path / "b")
+    before = trainer.held_out_loss()
+    for _ in range(3):
+        trainer.held_out_loss()
+        trainer.step()
+        plain.step()
+    assert trainer.held_out_loss() != before
+    for a, b in zip(trainer.network.parameters(), plain.network.parameters()):
+        assert torch.equal(a, b)
+    after = trainer.held_out_loss()
+    silence(trainer.network)
+    assert trainer.held_out_loss() == after
+    silence(trainer.averaged)
+    assert trainer.held_out_loss() != after
+
+
+def test_precision_is_what_the_hardware_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCELERATE_USE_CPU")
+    asked = []
+    for cuda, bf16, expected in ((False, True, "no"), (True, True, "bf16"), (True, False, "fp16")):
+
+        def supported(including_emulation: bool = True, bf16: bool = bf16) -> bool:
+            asked.append(including_emulation)
+            return bf16
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+        assert training._precision() == expected
+    assert asked and not any(asked)  # a T4 emulates bf16, slowly
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # accelerate launch --cpu
+    assert training._precision() == "no"
+
+
+# -------------------------------------------------------------------- no waiting between steps
+
+
+@contextlib.contextmanager
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Our own code may not ask a tensor for its numbers: on a GPU that waits for the device."""
+    package = str(Path(minidiff.__file__).parent)
+
+    def guarded(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def method(self: Tensor, *args: Any, **options: Any) -> Any:
+            frame = sys._getframe(1)
+            where = frame.f_code.co_filename
+            if where.startswith(package) and not where.endswith("text.py"):
+                raise AssertionError(f"Tensor.{name} in {where}, line {frame.f_lineno}")
+            return original(self, *args, **options)
+
+        return method
+
+    names = ["item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__"]
+    with monkeypatch.context() as patch:
+        for name in [*names, "__index__", "__array__", "__contains__", "unique"]:
+            patch.setattr(Tensor, name, guarded(name, getattr(Tensor, name)))
+        yield
+
+
+def test_a_step_never_waits_for_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # as on a GPU, where a prompt is padded to a fixed length for this very reason
+    monkeypatch.setattr(Trainer, "_text_length", property(lambda self: self.config.max_tokens))
+    trainer = Trainer(TEXT, Pictures(), tmp_path / "run")
+    with no_waiting(monkeypatch):
+        for _ in range(3):
+            trainer.step()
+        with pytest.raises(AssertionError, match=r"Tensor\.tolist in .*training\.py"):
+            trainer._mean_loss()  # the log does wait, so the guard sees something
+    assert trainer.step_count == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_never_waits_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCELERATE_USE_CPU")
+    trainer = Trainer(TEXT, Pictures(), tmp_path / "run")
+    if trainer._scaler:
+        pytest.skip("fp16 asks its scaler at every step whether it overflowed")
+    assert trainer.device.type == "cuda"
+    trainer.step()
+    trainer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            trainer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+# ------------------------------------------------------------------------------------ a run
+
+
+def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
+    seen: list[int] = []
+    trainer = train(
+        change(TEXT, steps=14, save_every=4, evaluate_every=7), tmp_path / "run",
+        held_out=Pictures(9, seed=1), callback=lambda t: seen.append(t.step_count),
+    )  # fmt: skip
+    folder = tmp_path / "run"
+    assert sorted(p.name for p in folder.iterdir()) == ["checkpoints", "log.jsonl", "model"]
+    assert seen == [6, 12, 14]
+    assert saved(folder) == [12, 14]  # the newest two
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
+        "step-00000012", "step-00000014",
+    ]  # fmt: skip
+    entries = log(folder)
+    assert [e["step"] for e in entries if "loss" in e] == [4, 8, 12, 14]
+    assert [e["step"] for e in entries if "held_out_loss" in e] == [7, 14]
+    for entry in entries:
+        numbers = [v for v in entry.values() if not isinstance(v, dict)]
+        assert all(math.isfinite(v) for v in [*numbers, *entry.get("held_out_loss", {}).values()])
+    assert entries[0]["learning_rate"] == trainer.config.learning_rate_at(3)
+    assert entries[0]["images_per_second"] > 0
+    assert [e["seconds"] for e in entries if "loss" in e] == sorted(
+        e["seconds"] for e in entries if "loss" in e
+    )
+
+    network, config, record = load_model(folder / "model")
+    assert config == trainer.model_config
+    assert config.text_encoder == "words" and config.text_fingerprint == "0123"
+    for a, b in zip(network.parameters(), trainer.averaged.parameters()):
+        assert torch.equal(a, b.half().float())
+    assert record["steps"] == 14 and record["images_seen"] == 56
+    assert record["training_images"] == 20 and record["device"].startswith("cpu")
+    assert TrainingConfig.from_dict(record["recipe"]) == trainer.config
+    # a checkpoint opens in the same way
+    assert load_model(newest(folder))[1] == config
+
+
+def test_a_model_without_text_trains_on_pictures_alone(tmp_path: Path) -> None:
+    pictures = SimpleNamespace(images=Pictures().images, prompts=[])
+    Trainer(SHORT, pictures, tmp_path / "run").run()
+    _, config, _ = load_model(tmp_path / "run" / "model")
+    assert config.text_encoder is None and config.text_fingerprint is None
+
+
+@pytest.mark.parametrize("kind", ["TEXT", "no text drawn", "fresh data order"])
+def test_a_resumed_run_goes_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    config = {
+        "TEXT": TEXT,
+        "no text drawn": change(TEXT, no_text=1.0),  # some weights never get a gradient
+        "fresh data order": change(PLAIN, batch_size=7, prediction_type="v", schedule="cosine"),
+    }[kind]
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a pickle")
+
+    for module in (torch, pickle):
+        for name in ("load", "save", "dump", "dumps", "loads"):
+            monkeypatch.setattr(module, name, refuse, raising=False)
+    held_out = Pictures(5, seed=1)
+    train(config, tmp_path / "straight", held_out=held_out)
+
+    def stop(trainer: Trainer) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(TrainingStopped, match=r"interrupted at step 6; saved.*--resume"):
+        train(config, tmp_path / "halves", held_out=held_out, callback=stop)
+    assert saved(tmp_path / "halves") == [6]
+    torch.manual_seed(99)  # the state of the global generator plays no part
+    train(config, tmp_path / "halves", held_out=held_out, resume=True)
+
+    straight, halves = tmp_path / "straight", tmp_path / "halves"
+    assert same_state(newest(straight), newest(halves))
+    assert not same_state(newest(straight), training.all_checkpoints(straight)[0])
+    assert losses(straight).keys() == {4, 8, 12}
+    assert losses(straight) == losses(halves)  # also of the interval that was interrupted
+    both = [
+        [e["held_out_loss"] for e in log(f) if "held_out_loss" in e] for f in (straight, halves)
+    ]
+    assert both[0] == both[1] and len(both[0]) == 2
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
+    config = change(TEXT, decay=0.0)
+    train(config, tmp_path / "straight")
+    train(change(config, steps=6), tmp_path / "longer")
+    train(change(config, save_every=4, log_every=1), tmp_path / "longer", resume=True)
+    assert same_state(newest(tmp_path / "straight"), newest(tmp_path / "longer"))
+    assert load_model(tmp_path / "longer" / "model")[2]["steps"] == 12
+
+
+def test_a_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
+    train(SHORT, tmp_path / "run")
+    before = log(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "model")  # killed before the model was written, say
+    trainer = train(SHORT, tmp_path / "run", resume=True)
+    assert trainer.step_count == 4 and log(tmp_path / "run") == before
+    assert load_model(tmp_path / "run" / "model")[2]["steps"] == 4
+
+
+def test_seconds_go_on(tmp_path: Path) -> None:
+    trainer = train(SHORT, tmp_path / "run")
+    again = Trainer(SHORT, Pictures(), tmp_path / "run", resume=True)
+    assert again.seconds == trainer.seconds > 0
+    again = train(change(SHORT, steps=5), tmp_path / "run", resume=True)
+    assert again.seconds > trainer.seconds
+
+
+def test_the_log_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
+    train(SHORT, tmp_path / "run")
+    path = tmp_path / "run" / "log.jsonl"
+    before = path.read_text("utf-8")
+    with path.open("a", encoding="utf-8") as file:  # killed at step 5, within a line
+        file.write('{"step": 5, "loss": 1.0}\n{"step": 6, "lo')
+    Trainer(SHORT, Pictures(), tmp_path / "run", resume=True)
+    assert path.read_text("utf-8") == before
+    train(change(SHORT, steps=6), tmp_path / "run", resume=True)
+    assert list(losses(tmp_path / "run")) == [1, 2, 3, 4, 5, 6]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["checkpoints", "log.jsonl", "model"]
+
+
+# -------------------------------------------------------------------------- what goes wrong
+
+
+def poison(trainer: Trainer) -> None:
+    """Weights that are not numbers, as after a step that went too far."""
+    with torch.no_grad():
+        next(trainer.network.parameters()).fill_(math.nan)
+
+
+@pytest.mark.parametrize("first", ["log", "save", "evaluate"])
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, first: str) -> None:
+    """Whichever of log, save and held-out loss comes first notices."""
+    every = {f"{name}_every": 1 if name == first else 100 for name in ("log", "save", "evaluate")}
+    every["save_every"] = 1 if first == "save" else 2
+    config = change(SHORT, steps=50, sample_every=2, **every)
+    with pytest.raises(TrainingStopped) as error:
+        train(config, tmp_path / "run", callback=poison, held_out=Pictures(4))
+    message = str(error.value)
+    assert "nan before step 3" in message and "learning_rate than 0.001" in message
+    assert str(newest(tmp_path / "run")) in message
+    assert saved(tmp_path / "run")[-1] == 2
+    for entry in log(tmp_path / "run") if first != "save" else []:
+        assert math.isfinite(entry.get("loss", 0))
+    network, _, _ = load_model(newest(tmp_path / "run"))
+    assert all(p.isfinite().all() for p in network.parameters())
+    config = change(config, steps=4)
+    assert train(config, tmp_path / "run", resume=True).step_count == 4
+
+
+def test_a_learning_rate_that_is_far_too_high_stops_the_run(tmp_path: Path) -> None:
+    config = change(SHORT, learning_rate=1e30, steps=50, save_every=100)
+    with pytest.raises(TrainingStopped, match=r"before step \d+; nothing was saved yet.*1e\+30"):
+        train(config, tmp_path / "run")
+    assert saved(tmp_path / "run") == [] and not (tmp_path / "run" / "model").exists()
+
+
+def test_a_loss_that_overflowed_is_not_saved(tmp_path: Path) -> None:
+    """With finite weights, as when a half-precision step was skipped."""
+    trainer = Trainer(SHORT, Pictures(), tmp_path / "run")
+    trainer.step()
+    trainer._losses[0] = math.inf
+    with pytest.raises(TrainingStopped, match="loss became inf before step 1"):
+        trainer.save()
+    assert saved(tmp_path / "run") == []
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(SHORT, tmp_path / "straight")
+
+    def full(path: Path, payload: bytes) -> None:
+        path.write_bytes(payload[:1000])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fill(trainer: Trainer) -> None:
+        monkeypatch.setattr(checkpoints, "_write_through", full)
+
+    folder = tmp_path / "run"
+    with pytest.raises(TrainingStopped) as error:
+        train(change(SHORT, sample_every=3), folder, callback=fill)
+    message = str(error.value)
+    assert "No space left" in message and "--resume" in message and "step-00000004" in message
+    assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step-00000002"]
+    monkeypatch.undo()
+    train(change(SHORT, sample_every=3), folder, resume=True)
+    assert same_state(newest(folder), newest(tmp_path / "straight"))
+    assert losses(folder) == losses(tmp_path / "straight")
+
+
+def test_a_full_disk_for_the_finished_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "could not save model (No space left)")
+
+    monkeypatch.setattr(checkpoints, "save_model", full)
+    with pytest.raises(TrainingStopped, match=r"could not save model .*--resume"):
+        train(SHORT, tmp_path / "run")
+    assert saved(tmp_path / "run") == [2, 4]
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    def obstruct(trainer: Trainer) -> None:
+        path = trainer.folder / "log.jsonl"
+        path.unlink()
+        path.mkdir()
+
+    with pytest.raises(TrainingStopped, match=r"could not write .*log\.jsonl.*--resume"):
+        train(change(SHORT, sample_every=2), tmp_path / "run", callback=obstruct)
+
+
+def test_ctrl_c_within_an_update_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(SHORT, tmp_path / "straight")
+    average, calls = Trainer._average, []
+
+    def pressed(trainer: Trainer) -> None:
+        calls.append(trainer.step_count)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)  # the weights are new, the average is old
+        average(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_average", pressed)
+        with pytest.raises(TrainingStopped, match="interrupted at step 3"):
+            train(SHORT, tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert saved(tmp_path / "run") == [2, 3]
+    train(SHORT, tmp_path / "run", resume=True)
+    assert same_state(newest(tmp_path / "run"), newest(tmp_path / "straight"))
+
+
+def test_ctrl_c_in_the_middle_of_a_step_and_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(TEXT, tmp_path / "straight")
+
+    def pressed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for expected in (0, 6):
+        trainer = Trainer(TEXT, Pictures(), tmp_path / "run", resume=expected > 0)
+        while trainer.step_count < expected:
+            trainer.step()
+        # the gradient is there, the weights are not changed yet
+        monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", pressed)
+        with pytest.raises(TrainingStopped, match=f"interrupted at step {expected}"):
+            trainer.run()
+    assert saved(tmp_path / "run") == [0, 6]
+    # the same trainer may go on, too: no gradient is left over from the broken step
+    monkeypatch.undo()
+    trainer.run()
+    assert same_state(newest(tmp_path / "run"), newest(tmp_path / "straight"))
+
+
+# -------------------------------------------------------------------------------- bad input
+
+
+def test_misspelt_settings_are_refused() -> None:
+    with pytest.raises(TypeError, match="learning_rat"):
+        TrainingConfig(learning_rat=1e-3)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=r"unknown setting 'learning_rat': known are .*batch_size"):
+        TrainingConfig.from_dict({"learning_rat": 1e-3})
+    with pytest.raises(ValueError, match=r"unknown setting 'stems': known are .*head_dim"):
+        TrainingConfig.from_dict({"unet": {"stems": 2}})
+
+
+def test_a_recipe_from_plain_values() -> None:
+    values = json.loads(json.dumps(dataclasses.asdict(TEXT)))
+    assert TrainingConfig.from_dict(values) == TEXT
+    assert TrainingConfig.from_dict({}) == TrainingConfig()
+    for path in sorted((Path(minidiff.__file__).parent / "recipes").glob("*.toml")):
+        TrainingConfig.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be above 0, got 0"),
+        ({"steps": 10.5}, "steps must be a whole number, got 10.5"),
+        ({"steps": "100"}, "steps must be a whole number, got '100'"),
+        ({"batch_size": -1}, "batch_size must be above 0, got -1"),
+        ({"batch_size": True}, "batch_size must be a whole number, got True"),
+        ({"learning_rate": math.nan}, "learning_rate must be a finite number, got nan"),
+        ({"learning_rate": math.inf}, "learning_rate must be a finite number, got inf"),
+        ({"learning_rate": "fast"}, "learning_rate must be a finite number, got 'fast'"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"clip": -1.0}, "clip must be above 0"),
+        ({"save_every": 0}, "save_every must be above 0"),
+        ({"warmup": -1}, "warmup must not be negative, got -1"),
+        ({"weight_decay": -0.1}, "weight_decay must not be negative"),
+        ({"no_text": 1.5}, "no_text must lie between 0 and 1, got 1.5"),
+        ({"ema_decay": -0.1}, "ema_decay must lie between 0 and 1"),
+        ({"image_size": 0}, "image_size must be above 0"),
+        ({"unet": dataclasses.replace(NO_TEXT, stem=3)}, "image_size must be a multiple of 3"),
+        ({"text_encoder": "minilm"}, "text_encoder is 'minilm' but unet.text_dim is None"),
+        ({"unet": WITH_TEXT}, "text_encoder is None but unet.text_dim is 12"),
+        ({"schedule": "bent"}, "unknown schedule 'bent'.*cosine, linear, straight"),
+        ({"prediction_type": "noise"}, "unknown prediction_type 'noise'.*eps, x0, v, flow"),
+        ({"prediction_type": "eps"}, "'eps' cannot be used with schedule 'straight'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        change(PLAIN, **changes)
+
+
+def test_pictures_that_do_not_suit_are_refused(tmp_path: Path) -> None:
+    good = Pictures()
+    for images, message in (
+        (Pictures(size=16).images, r"\(1, 8, 8\).*\(1, 16, 16\).*set image_size"),
+        (good.images.expand(-1, 3, -1, -1), r"\(1, 8, 8\).*\(3, 8, 8\)"),
+        (good.images.float() / 255, "uint8.*float32"),
+        (good.images[:0], "at least one picture.*got 0"),
+    ):
+        bad = SimpleNamespace(images=images, prompts=good.prompts)
+        for options in ({"dataset": bad}, {"dataset": good, "held_out": bad}):
+            with pytest.raises(ValueError, match=message):
+                Trainer(PLAIN, folder=tmp_path / "run", **options)
+    bad = SimpleNamespace(images=good.images, prompts=good.prompts[1:])
+    with pytest.raises(ValueError, match="20 pictures but prompts for 19"):
+        Trainer(TEXT, bad, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_encoder_of_another_width_is_refused(tmp_path: Path) -> None:
+    config = change(TEXT, unet=dataclasses.replace(WITH_TEXT, text_dim=10))
+    with pytest.raises(ValueError, match=r"width 12, but unet\.text_dim is 10: set it to 12"):
+        Trainer(config, Pictures(), tmp_path / "run")
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate import Accelerator
+
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda _: 3))
+    with pytest.raises(ValueError, match="batch_size 4 cannot be shared evenly by 3 processes"):
+        Trainer(PLAIN, Pictures(), tmp_path / "run")
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(SHORT, folder)
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    with pytest.raises(FileExistsError, match=r"run already holds a run: go on with --resume"):
+        Trainer(SHORT, Pictures(), folder)
+    (folder / "log.jsonl").unlink()  # the checkpoints alone are a run, too
+    with pytest.raises(FileExistsError, match="--resume"):
+        Trainer(SHORT, Pictures(), folder)
+    after = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    del before[folder / "log.jsonl"]
+    assert before == after
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint to resume in .*start without"):
+        Trainer(SHORT, Pictures(), tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()
+    # killed before the first checkpoint: neither way may lead to the other
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match="start without"):
+        Trainer(SHORT, Pictures(), tmp_path / "run", resume=True)
+    with pytest.raises(FileExistsError, match=r"delete .*log\.jsonl, or choose another folder"):
+        Trainer(SHORT, Pictures(), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rate": 0.5}, r"learning_rate was 0\.001 in this run and is now 0\.5"),
+        ({"seed": 1}, "seed was 0 in this run and is now 1"),
+        ({"batch_size": 8}, "batch_size was 4 in this run and is now 8"),
+        ({"unet": dataclasses.replace(NO_TEXT, channels=(32,))}, "unet was"),
+    ],
+)
+def test_another_recipe_cannot_resume(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    train(SHORT, tmp_path / "run")
+    with pytest.raises(ValueError, match=message + ".*same recipe, or start a new folder"):
+        Trainer(change(SHORT, **changes), Pictures(), tmp_path / "run", resume=True)
+
+
+def test_other_pictures_cannot_resume(tmp_path: Path) -> None:
+    train(SHORT, tmp_path / "run")
+    for other in (Pictures(21), Pictures(seed=1)):
+        with pytest.raises(ValueError, match=r"other pictures: 20 of mean .*now 2[01] of"):
+            Trainer(SHORT, other, tmp_path / "run", resume=True)
+
+
+def test_another_text_encoder_cannot_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = change(SHORT, unet=WITH_TEXT, text_encoder="words")
+    train(config, tmp_path / "run")
+    monkeypatch.setattr(text, "TextEncoder", OtherWords)
+    with pytest.raises(CheckpointError, match=r"another text encoder \(words, 0123\)"):
+        Trainer(config, Pictures(), tmp_path / "run", resume=True)
+
+
+def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path: Path) -> None:
+    train(SHORT, tmp_path / "run")
+    older, last = training.all_checkpoints(tmp_path / "run")
+    with (last / "optimizer.safetensors").open("r+b") as file:
+        file.truncate(500)
+    with pytest.raises(CheckpointError) as error:
+        Trainer(SHORT, Pictures(), tmp_path / "run", resume=True)
+    assert f"delete {last} and go on from {older}" in str(error.value)
+    shutil.rmtree(last)
+    assert train(SHORT, tmp_path / "run", resume=True).step_count == 4
+    assert saved(tmp_path / "run") == [2, 4]
+
+
+def test_a_model_is_no_run_to_go_on_with(tmp_path: Path) -> None:
+    train(SHORT, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    shutil.copytree(tmp_path / "run" / "model", tmp_path / "run" / "checkpoints" / "step-00000004")
+    with pytest.raises(CheckpointError, match="holds a model but no run"):
+        Trainer(SHORT, Pictures(), tmp_path / "run", resume=True)
+
+
+# ------------------------------------------------------------------------------ real text
+
+
+def test_training_on_real_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("MINIDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    unet = dataclasses.replace(WITH_TEXT, text_dim=384)
+    config = change(SHORT, unet=unet, text_encoder="minilm", max_tokens=32)
+    trainer = train(config, tmp_path / "run", held_out=Pictures(4, seed=1))
+    _, saved_config, _ = load_model(tmp_path / "run" / "model")
+    assert saved_config.text_encoder == "minilm"
+    assert saved_config.text_fingerprint == trainer.encoder_fingerprint
+    assert len(trainer.encoder_fingerprint or "") >= 16
+    _, _, _, tokens, mask = trainer.batch(0)
+    assert tokens is not None and mask is not None and tokens.shape[2] == 384
+    assert tokens[mask].abs().sum(1).min() > 0 and not tokens[~mask].any()
+
+
+# -------------------------------------------------------------------- processes, and their end
+
+
+def child(*arguments: str | Path) -> list[str]:
+    return [__file__, *map(str, arguments)]
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    here = {"MINIDIFF_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **here, "ACCELERATE_USE_CPU": "true"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes that it kills")
+def test_kills_at_any_moment_lose_at_most_one_interval(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, *child("kills", tmp_path)], env=environment(tmp_path),
+        capture_output=True, text=True, encoding="utf-8", timeout=240, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    attempts = [json.loads(line) for line in result.stdout.splitlines()]
+    killed = [a for a in attempts if a["killed"]]
+    assert len(killed) >= len(KILL_POINTS) + RANDOM_KILLS
+    assert [a["point"] for a in killed if a["point"]] == [*KILL_POINTS]
+    for attempt in killed:
+        lost = attempt["reached"] - attempt["newest"]
+        assert 0 <= lost <= KILLED.save_every, attempt
+        assert attempt["loads"], attempt
+    halves = [a["point"] for a in killed if a["point"] and a["left_over"]]
+    assert len(halves) >= 4  # most of them did leave something half-written
+    assert attempts[-1] == {**attempts[-1], "killed": False, "newest": 40, "left_over": []}
+
+    folder = tmp_path / "killed"
+    assert same_state(newest(folder), newest(tmp_path / "undisturbed"))
+    assert losses(folder) == losses(tmp_path / "undisturbed")
+    assert sorted(p.name for p in folder.iterdir()) == ["checkpoints", "log.jsonl", "model"]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_loss_of_one(tmp_path: Path) -> None:
+    # --multi_gpu is what starts several processes; ACCELERATE_USE_CPU makes them stay on the CPU
+    # (with --cpu alone the processes are left to mpirun).
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0"]
+    launched = subprocess.Popen(
+        [sys.executable, *launch, *child("train", tmp_path / "two")],
+        env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        encoding="utf-8",
+    )  # fmt: skip
+    train(SHARED, tmp_path / "one", held_out=Pictures(5, seed=1))
+    output, _ = launched.communicate(timeout=240)
+    assert launched.returncode == 0, output[-3000:]
+    assert "2 processes" in output
+    alone, together = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert list(alone) == list(together) == [2, 4, 6]
+    assert list(together.values()) == pytest.approx(list(alone.values()), abs=2e-5)
+    assert alone[2] != pytest.approx(alone[6], abs=1e-2)
+    assert saved(tmp_path / "two") == saved(tmp_path / "one") == [3, 6]
+    pair = [training.all_checkpoints(tmp_path / name)[0] for name in ("one", "two")]
+    # the loss since the log at step 2: a sum and how many it is of, over all processes
+    (sum1, count1), (sum2, count2) = (checkpoints.read_info(p)["losses"] for p in pair)
+    assert (count1, count2) == (1, 2) and sum2 / 2 == pytest.approx(sum1, rel=1e-5)
+    for name in ("weights", "model"):
+        first, second = (load_file(path / f"{name}.safetensors") for path in pair)
+        for key, value in first.items():
+            assert (second[key] - value).norm() <= 2e-3 * value.norm(), key
+
+
+SHARED = change(TEXT, steps=6, log_every=2, save_every=3, no_text=0.6, learning_rate=1e-2)
+KILLED = change(
+    PLAIN, steps=40, log_every=5, save_every=2, evaluate_every=100, sample_every=100, warmup=1
+)
+# Where the child kills itself: within a file, between files, around the renaming, while deleting.
+KILL_POINTS = (
+    "model.safetensors", "weights.safetensors", "optimizer.safetensors", "config.json",
+    "before the renaming", "after the renaming", "while deleting",
+)  # fmt: skip
+RANDOM_KILLS = 5
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_slowly(folder: Path, point: str | None, reached: mmap.mmap) -> None:
+    """Go on with a run whose disk is slow; die at the given point of the second save."""
+    written: list[str] = []
+
+    def slow_write(path: Path, payload: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(payload[: len(payload) // 2])
+            file.flush()
+            time.sleep(0.004)
+            if point == path.name and path.name in written:
+                die()
+            file.write(payload[len(payload) // 2 :])
+        written.append(path.name)
+
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def rename_or_die(self: Path, target: Path) -> Path:
+        second = written.count("config.json") == 2 and ".part-" in self.name
+        if second and point == "before the renaming":
+            die()
+        result = rename(self, target)
+        if second and point == "after the renaming":
+            die()
+        return result
+
+    def rmtree_or_die(path: Path, **options: Any) -> None:
+        if point == "while deleting" and path.exists() and path.name.endswith("part-old"):
+            (path / "weights.safetensors").unlink()
+            die()
+        rmtree(path, **options)
+
+    class Noted(Trainer):
+        def step(self) -> None:
+            super().step()
+            reached[0] = self.step_count
+
+    checkpoints._write_through = slow_write
+    Path.rename = rename_or_die  # type: ignore[method-assign, assignment]
+    shutil.rmtree = rmtree_or_die  # type: ignore[assignment]
+    resume = training.latest_checkpoint(folder) is not None
+    if not resume:
+        rmtree(folder, ignore_errors=True)
+    Noted(KILLED, Pictures(), folder, resume=resume).run()
+
+
+def attempt(folder: Path, point: str | None, delay: float | None) -> dict[str, Any]:
+    """Run a child until it ends, dies at the point, or is killed after the delay."""
+    reached = mmap.mmap(-1, 1)  # shared with the child
+    before = training.latest_checkpoint(folder)
+    reached[0] = 0 if before is None else int(before.name.removeprefix("step-"))
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            train_slowly(folder, point, reached)
+            code = 0
+        finally:
+            os._exit(code)
+    if delay is not None:
+        time.sleep(delay)
+        os.kill(process, signal.SIGKILL)
+    _, status = os.waitpid(process, 0)
+    last = training.latest_checkpoint(folder)
+    if last is not None:
+        load_model(last)
+        info = checkpoints.read_info(last)
+        for name in info["files"]:
+            checkpoints.read_tensors(last, name, info)
+    hidden = [p.name for p in (folder / "checkpoints").glob(".*")]
+    return {
+        "point": point,
+        "killed": os.WIFSIGNALED(status),
+        "reached": reached[0],
+        "newest": 0 if last is None else int(last.name.removeprefix("step-")),
+        "loads": True,  # or an error would have come up
+        "left_over": hidden,
+    }
+
+
+def main(kind: str, folder: Path) -> None:
+    text.TextEncoder = Words  # type: ignore[misc]
+    torch.set_num_threads(1)
+    if kind == "train":
+        trainer = Trainer(SHARED, Pictures(), folder, held_out=Pictures(5, seed=1))
+        print(f"{trainer.accelerator.num_processes} processes")
+        trainer.run()
+    elif kind == "kills":
+        # Each attempt is a fork of this process, so that torch is imported once and not 13 times.
+        chance = random.Random(0)
+        plan: list[tuple[str | None, float | None]] = [(point, None) for point in KILL_POINTS]
+        plan += [(None, chance.uniform(0.05, 0.4)) for _ in range(RANDOM_KILLS)]
+        for point, delay in [*plan, (None, None)]:
+            print(json.dumps(attempt(folder / "killed", point, delay)), flush=True)
+        attempt(folder / "undisturbed", None, None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
