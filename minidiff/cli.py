@@ -1,56 +1,125 @@
 """The command line: `minidiff sample`, `minidiff train`, `minidiff evaluate`.
 
+Results go to standard output, everything else to standard error. What is heavy is imported inside
+the functions, so that help and most mistakes are answered at once.
 A user's error ends in one line that names the value and the remedy, never in a traceback.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import minidiff
+
 if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
     from minidiff.pipeline import Pipeline
     from minidiff.training import Trainer, TrainingConfig
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Train and sample a small text-to-image diffusion model of Chinese glyphs.",
+    rich_markup_mode=None,  # plain text: quick to start, and readable on every terminal
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 Model = Annotated[
-    str, typer.Option(help="a model that ships (glyph64), or a folder of yours: see `train`")
+    str,
+    typer.Option(help="a model that ships (glyph64), or the folder of a training run or a model"),
 ]
 ENDINGS = (".png", ".gif", ".npy")
+INTERRUPTED = 130  # the exit status that shells expect after Ctrl-C
 
 
 def main() -> None:
-    """Entry point of the `minidiff` command."""
-    warnings.showwarning = _show_warning
+    """Entry point of the `minidiff` command. Always ends in SystemExit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        sys.exit(_run())
+
+
+def _run() -> int:
+    """The exit status: 0, 2 after an error of the user's, 130 after Ctrl-C."""
     try:
-        app()
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        status: int = app(prog_name="minidiff", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has gone; the interpreter would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except Exception as error:
+        if not (_is_usage(error) or isinstance(error, USER_ERRORS)):
+            raise
+        print(f"minidiff: {_message(error)}", file=sys.stderr)
+        # Training saves before it passes Ctrl-C on, in words of its own.
+        interrupted = isinstance(error.__context__, KeyboardInterrupt)
+        return INTERRUPTED if interrupted else 2
+    if status == INTERRUPTED:
+        print("minidiff: interrupted", file=sys.stderr)
+    return status
+
+
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
+
+
+def _is_usage(error: Exception) -> bool:
+    """A misspelt option and the like. Old releases of typer raise click's errors, new ones own."""
+    return hasattr(error, "format_message")
+
+
+def _message(error: Exception) -> str:
+    """What is wrong, on one line."""
+    if _is_usage(error):
+        text = error.format_message()  # type: ignore[attr-defined]
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "minidiff"
+        reason: Any = error.__cause__  # new releases leave out the value, but pydantic has it
+        got = f", got {reason.errors()[0]['input']!r}" if hasattr(reason, "errors") else ""
+        text = f"{text.rstrip('.')}{got}; see {command} --help"
+    else:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         if isinstance(error, OSError) and error.filename and str(error.filename) not in text:
             text = f"{text}: {error.filename}"
-        print(f"minidiff: {text or type(error).__name__}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("minidiff: interrupted", file=sys.stderr)
-        sys.exit(130)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     # Notices of ours are UserWarnings; what libraries warn their developers of is not for users.
     if issubclass(category, UserWarning):
-        print(f"minidiff: {message}", file=sys.stderr)
+        print(f"minidiff: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False,
+) -> None:
+    """Text to picture: a small diffusion model of Chinese glyphs.
+
+    Start with: minidiff sample gold
+    """
+    if version:
+        print(minidiff.__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 # ---------------------------------------------------------------------------------- sample
@@ -58,10 +127,18 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 @app.command()
 def sample(
-    prompt: Annotated[list[str], typer.Argument(help='what to draw, e.g. gold "water, river"')],
-    num_images: Annotated[int, typer.Option(help="pictures of each prompt")] = 16,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(help="what to draw, in English; quote a prompt of several words"),
+    ] = None,
+    num_images: Annotated[
+        int, typer.Option(min=1, metavar="<int>", help="pictures of each prompt")
+    ] = 16,
     num_inference_steps: Annotated[
-        int, typer.Option(help="steps from noise to picture; more is slower and better")
+        int,
+        typer.Option(
+            min=1, metavar="<int>", help="steps from noise to picture; more is slower and better"
+        ),
     ] = 20,
     guidance_scale: Annotated[
         float, typer.Option(help="1 = off; larger follows the text more closely")
@@ -74,22 +151,34 @@ def sample(
     output: Annotated[
         Path | None,
         typer.Option(
+            "--output",
+            "-o",
             help="file; its ending chooses: .png a grid, .gif the animation from noise to picture, "
-            ".npy the numbers, uint8 (prompts, images, H, W). Without it: a new PNG here"
+            ".npy the numbers, uint8 (prompts, images, H, W). Without it: a new PNG here",
+            show_default=False,
         ),
     ] = None,
-    scale: Annotated[int, typer.Option(help="enlarge each pixel in a .png or .gif")] = 2,
+    scale: Annotated[
+        int,
+        typer.Option(min=1, max=16, metavar="<int>", help="enlarge each pixel in a .png or .gif"),
+    ] = 2,
     model: Model = "glyph64",
 ) -> None:
-    """Draw pictures of one or several prompts.
+    """Draw pictures of one or several prompts. Prints the file that they are in.
 
-    minidiff sample gold --output gold.gif
+    minidiff sample gold
+
+    minidiff sample fish "made of bamboo" --num-images 8 --output fish.gif
     """
-    path = _checked_output(output) if output else _new_file(prompt[0])
-    if not 1 <= scale <= 16:
-        raise ValueError(f"--scale must be from 1 to 16, got {scale}")
-    from minidiff import load, plots
+    if not prompt:
+        raise ValueError("nothing to draw: give a prompt, for instance: minidiff sample gold")
+    _check_output(output or Path("glyphs.png"))
+    from minidiff import plots
+    from minidiff.pipeline import load
+    from minidiff.samplers import SAMPLERS
 
+    if sampler not in SAMPLERS:
+        raise ValueError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
     pipeline = load(model)
     arguments: dict[str, Any] = {
         "negative_prompt": negative_prompt,
@@ -99,25 +188,25 @@ def sample(
         "sampler": sampler,
         "seed": seed,
     }
-    # A single prompt makes a square of pictures; several prompts make a row (or rows) each.
-    columns = _columns(num_images, len(prompt))
-    if path.suffix == ".gif":
-        frames = [
-            plots.grid(frame.images, columns, scale)
-            for frame in _progress(pipeline.steps(prompt, **arguments), num_inference_steps)
-        ]
-        plots.save_picture(path, plots.animation(frames))
+    ending = output.suffix.lower() if output else ".png"
+    payload: Any
+    if ending == ".gif":
+        steps = _progress(pipeline.steps(prompt, **arguments), num_inference_steps)
+        frames = (_sheet(frame.images, prompt, scale) for frame in steps)
+        payload = plots.animation(frames)
     else:
-        images = pipeline(prompt, progress=True, **arguments)
-        if path.suffix == ".npy":
+        images = pipeline(prompt, progress=sys.stderr.isatty(), **arguments)
+        if ending == ".npy":
             shape = (len(prompt), num_images, *images.shape[2:])
-            plots.save_picture(path, plots.to_uint8(images).reshape(shape).numpy())
+            payload = plots.to_uint8(images).reshape(shape).numpy()
         else:
-            plots.save_picture(path, plots.grid(images, columns, scale))
+            payload = _sheet(images, prompt, scale)
+    path = output or _new_file(prompt[0])
+    plots.save_picture(path, payload)
     print(path)
 
 
-def _checked_output(path: Path) -> Path:
+def _check_output(path: Path) -> None:
     """Refuse what could not be written before minutes are spent on drawing."""
     if path.suffix.lower() not in ENDINGS:
         raise ValueError(f"--output {path}: the ending must be one of {', '.join(ENDINGS)}")
@@ -125,38 +214,51 @@ def _checked_output(path: Path) -> Path:
         raise ValueError(f"--output {path} is a folder: name a file in it")
     if not path.parent.is_dir():
         raise ValueError(f"--output {path}: there is no folder {path.parent}; make it first")
-    _check_writable(path.parent)
-    return path.with_suffix(path.suffix.lower())
-
-
-def _check_writable(folder: Path) -> None:
     import tempfile
 
-    try:
-        with tempfile.TemporaryFile(dir=folder):
+    try:  # the same name as when it is saved, so that one that is too long fails now
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}-", dir=path.parent):
             pass
     except OSError as error:
-        raise ValueError(f"cannot write into {folder.absolute()}: {error.strerror}") from error
+        folder = path.parent.absolute()
+        raise ValueError(
+            f"cannot write {path.name} into {folder} ({error.strerror}): choose another --output"
+        ) from error
 
 
 def _new_file(prompt: str) -> Path:
     """A name that does not exist yet, after the prompt."""
     stem = re.sub(r"\W+", "-", prompt).strip("-")[:40] or "glyphs"
-    _check_writable(Path())
     names = [f"{stem}.png", *(f"{stem}-{i}.png" for i in range(2, 10_000))]
     return next(Path(name) for name in names if not Path(name).exists())
 
 
-def _columns(images: int, prompts: int) -> int:
-    if prompts > 1:
-        return min(images, 16)
-    return min(max(1, round(images**0.5)), 16)
+def _sheet(images: Tensor, prompts: Sequence[str], scale: int) -> Image:
+    """The pictures of one prompt as a square; those of several in rows of their own, with headings.
+
+    images: (prompts × images, 1, H, W).
+    """
+    import torch
+
+    from minidiff import plots
+
+    count = len(images) // len(prompts)
+    if len(prompts) == 1:
+        return plots.grid(images, min(max(1, round(count**0.5)), 16), scale)
+    rows = -(-count // 16)
+    columns = -(-count // rows)
+    each = images.unflatten(0, (len(prompts), count))
+    paper = each.new_ones(len(prompts), rows * columns - count, *images.shape[1:])
+    headings = [text for prompt in prompts for text in (prompt, *[""] * (rows - 1))]
+    return plots.grid(torch.cat([each, paper], 1).flatten(0, 1), columns, scale, headings)
 
 
 def _progress(steps: Any, total: int) -> Any:
     from tqdm.auto import tqdm
 
-    return tqdm(steps, "Drawing", total, unit=" steps", leave=False)
+    return tqdm(
+        steps, "Drawing", total, unit=" steps", leave=False, disable=not sys.stderr.isatty()
+    )
 
 
 # ---------------------------------------------------------------------------------- train
@@ -164,9 +266,16 @@ def _progress(steps: Any, total: int) -> Any:
 
 @app.command()
 def train(
-    output: Annotated[Path, typer.Option(help="run folder: checkpoints, log, sample grids, model")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="run folder: checkpoints, log, sample grids, model"),
+    ],
     recipe: Annotated[
-        str, typer.Option(help="glyph64, or a .toml file with settings of TrainingConfig")
+        str,
+        typer.Option(
+            help="glyph64, or a .toml file with settings of minidiff.TrainingConfig "
+            "(text_encoder = false: without text)"
+        ),
     ] = "glyph64",
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run stopped")] = False,
     steps: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
@@ -199,14 +308,22 @@ def train(
     from minidiff.training import Trainer
 
     dataset: GlyphDataset | ImageFolder
+    prompts: Sequence[str] = SAMPLE_PROMPTS
     if data is not None:
         dataset, held_out = ImageFolder(data, config.image_size), None
+        prompts = list(dict.fromkeys(texts[0] for texts in dataset.prompts))[: len(prompts)]
     else:
         dataset = GlyphDataset(config.image_size, "train")
         held_out = GlyphDataset(config.image_size, "test")
-    trainer = Trainer(config, dataset, output, held_out, callback=draw_samples, resume=resume)
+
+    def callback(trainer: Trainer) -> None:
+        draw_samples(trainer, prompts)
+
+    trainer = Trainer(config, dataset, output, held_out, callback, resume)
     trainer.run()
-    print(f"{output / 'model'}  (draw with: minidiff sample gold --model {output})")
+    if trainer.accelerator.is_main_process:
+        example = f"minidiff sample {shlex.quote(prompts[0])} --model {shlex.quote(str(output))}"
+        print(f"{output / 'model'}; draw with: {example}")
 
 
 def _recipe(name: str, **overrides: Any) -> TrainingConfig:
@@ -224,6 +341,9 @@ def _recipe(name: str, **overrides: Any) -> TrainingConfig:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from error
+    if values.get("text_encoder") is False:  # TOML has no None
+        values["text_encoder"] = None
+        values["unet"] = {**values.get("unet", {}), "text_dim": None}
     return TrainingConfig.from_dict(
         {**values, **{key: value for key, value in overrides.items() if value is not None}}
     )
@@ -232,13 +352,13 @@ def _recipe(name: str, **overrides: Any) -> TrainingConfig:
 SAMPLE_PROMPTS = ("gold", "water", "tree", "bird", "fire", "hand", "a kind of fish", "to speak")
 
 
-def draw_samples(trainer: Trainer) -> None:
-    """A grid of what the averaged weights draw now: <run>/samples/step-….png."""
+def draw_samples(trainer: Trainer, prompts: Sequence[str] = SAMPLE_PROMPTS) -> None:
+    """A grid of what the averaged weights draw now, a row a prompt: <run>/samples/step-….png."""
     from minidiff import plots
     from minidiff.pipeline import Pipeline
 
     pipeline = Pipeline(trainer.averaged, trainer.model_config, device=trainer.device)
-    prompts = SAMPLE_PROMPTS if trainer.config.text_encoder else ("",)
+    prompts = prompts if trainer.config.text_encoder else ("",)
     images = pipeline(prompts, num_images_per_prompt=8)
     folder = trainer.folder / "samples"
     folder.mkdir(exist_ok=True)
@@ -252,13 +372,20 @@ def draw_samples(trainer: Trainer) -> None:
 @app.command()
 def evaluate(
     model: Model = "glyph64",
-    num_images: Annotated[int, typer.Option(help="held-out glyphs to measure on")] = 512,
+    num_images: Annotated[
+        int, typer.Option(min=1, metavar="<int>", help="held-out glyphs to measure on")
+    ] = 512,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
-    """Loss on held-out glyphs, by timestep: how well noise is told from ink that was never seen."""
+    """Measure the loss on held-out glyphs.
+
+    It tells, by timestep, how well noise is told from ink that was never seen.
+
+    minidiff evaluate --model runs/glyph64
+    """
     import json
 
-    from minidiff import load
+    from minidiff.pipeline import load
 
     losses = _held_out_losses(load(model), num_images)
     if as_json:
@@ -274,8 +401,8 @@ def _held_out_losses(pipeline: Pipeline, num_images: int) -> dict[str, float]:
     from minidiff.training import loss_by_timestep
 
     dataset = GlyphDataset(pipeline.config.image_size, "test")
-    if not 1 <= num_images <= len(dataset):
-        raise ValueError(f"--num-images must be from 1 to {len(dataset)}, got {num_images}")
+    if num_images > len(dataset):
+        raise ValueError(f"--num-images must be from 1 to {len(dataset):,}, got {num_images:,}")
     images = to_float(dataset.images[:num_images]).to(pipeline.device)
     if pipeline.config.text_encoder is None:
         return loss_by_timestep(pipeline.network, pipeline.config, images)

@@ -1,0 +1,762 @@
+"""The command line: what it writes, what it says, and that no mistake of a user's ends badly."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+import minidiff
+from minidiff import cli, plots
+from minidiff.checkpoints import ModelConfig, save_model
+from minidiff.pipeline import Pipeline
+from minidiff.samplers import SAMPLERS
+from minidiff.training import Trainer
+from minidiff.unet import UNet, UNetConfig
+
+MINILM = "53aa51172d142c89"
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """minidiff ARGUMENTS… in this process."""
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["minidiff", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert isinstance(end.value.code, int)
+        return Result(end.value.code, *capsys.readouterr())
+
+    return run
+
+
+def run_apart(*arguments: object, **how: Any) -> Result:
+    """minidiff ARGUMENTS… in a process of its own."""
+    command = [sys.executable, "-m", "minidiff", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, **how)
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working folder, with a space and Chinese characters in its path."""
+    folder = tmp_path / "work 金"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    yield folder
+
+
+def save_tiny(folder: Path, text: bool) -> Path:
+    torch.manual_seed(0)
+    network = UNet(
+        UNetConfig(channels=(32, 32), attention=(False, True), text_dim=384 if text else None)
+    )
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    config = ModelConfig(
+        unet=network.config,
+        image_size=16,
+        text_encoder="minilm" if text else None,
+        text_fingerprint=MINILM if text else None,
+    )
+    save_model(folder, network, config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model without text, with random weights: 16 × 16."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "plain", text=False)
+
+
+@pytest.fixture(scope="module")
+def texted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("models") / "texted", text=True)
+
+
+def is_one_line(result: Result) -> bool:
+    """What a user's error looks like."""
+    return (
+        result.status == 2
+        and result.out == ""
+        and result.err.startswith("minidiff: ")
+        and result.err.endswith("\n")
+        and result.err.count("\n") == 1
+    )
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def pixels(path: Path, frame: int = 0) -> np.ndarray:
+    with Image.open(path) as image:
+        image.seek(frame)
+        return np.asarray(image.convert("L")).astype(int)
+
+
+QUICK = ("--num-images", 5, "--num-inference-steps", 3)
+
+# ------------------------------------------------------------------------------- sample
+
+
+def test_sample_png_is_the_grid_of_the_pictures(run: Run, here: Path, plain: Path) -> None:
+    result = run("sample", "", *QUICK, "--seed", 3, "--model", plain, "--output", "x y.png")
+    assert result == (0, "x y.png\n", "")
+    images = minidiff.load(plain)("", num_images_per_prompt=5, num_inference_steps=3, seed=3)
+    assert (pixels(here / "x y.png") == np.asarray(plots.grid(images, 2, 2))).all()
+    assert files(here) == ["x y.png"]
+
+
+def test_sample_npy_is_prompts_images_height_width(run: Run, here: Path, texted: Path) -> None:
+    result = run("sample", "gold", "a kind of fish", *QUICK, "--model", texted, "-o", "x.npy")
+    assert result == (0, "x.npy\n", "")
+    array = np.load(here / "x.npy", allow_pickle=False)
+    assert array.shape == (2, 5, 16, 16) and array.dtype == np.uint8
+    images = minidiff.load(texted)(
+        ["gold", "a kind of fish"], num_images_per_prompt=5, num_inference_steps=3
+    )
+    assert (array.reshape(10, 1, 16, 16) == plots.to_uint8(images).numpy()).all()
+    assert (array[0] != array[1]).any(), "the prompt makes no difference"
+
+
+@pytest.mark.parametrize("prompts", [[""], ["", " "]])
+def test_sample_gif_ends_in_the_png(run: Run, here: Path, plain: Path, prompts: list[str]) -> None:
+    for name in ("x.png", "x.gif"):
+        assert run("sample", *prompts, *QUICK, "--model", plain, "-o", name).out == f"{name}\n"
+    with Image.open(here / "x.gif") as gif:
+        assert gif.n_frames == 3  # type: ignore[attr-defined]
+    assert abs(pixels(here / "x.png") - pixels(here / "x.gif", 2)).max() <= 255 / 15 / 2
+    assert abs(pixels(here / "x.gif", 0) - pixels(here / "x.gif", 2)).max() > 50
+
+
+def test_options_reach_the_pipeline(
+    run: Run, here: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, dict[str, Any]]] = []
+
+    def draw(self: Pipeline, prompt: Any, **how: Any) -> torch.Tensor:
+        asked.append((prompt, how))
+        return torch.zeros(6, 1, 16, 16)
+
+    monkeypatch.setattr(Pipeline, "__call__", draw)
+    run(
+        "sample", "gold", "a fish", "--num-images", 3, "--num-inference-steps", 7,
+        "--guidance-scale", 2.5, "--negative-prompt", "water", "--sampler", "heun", "--seed", 4,
+        "--model", plain,
+    )  # fmt: skip
+    assert asked == [
+        (
+            ["gold", "a fish"],
+            {
+                "negative_prompt": "water",
+                "num_images_per_prompt": 3,
+                "num_inference_steps": 7,
+                "guidance_scale": 2.5,
+                "sampler": "heun",
+                "seed": 4,
+                "progress": False,
+            },
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("images", "prompts", "size"),
+    [
+        (1, 1, (1, 1)),
+        (16, 1, (4, 4)),
+        (17, 1, (4, 5)),
+        (3, 2, (3, 2)),
+        (16, 2, (16, 2)),
+        (20, 2, (10, 4)),  # two rows of ten for each
+        (17, 3, (9, 6)),
+    ],
+)
+def test_every_prompt_has_rows_of_its_own(images: int, prompts: int, size: tuple[int, int]) -> None:
+    # Prompt p is drawn in grey level p, so that its cells can be told apart.
+    greys = torch.linspace(-1, 0, prompts).repeat_interleave(images)
+    sheet = cli._sheet(greys[:, None, None, None].expand(-1, 1, 16, 16), ["gold"] * prompts, 1)
+    columns, rows = size
+    cell, line = 16 + plots.GAP, (sheet.height - plots.GAP) // rows
+    assert sheet.width == columns * cell + plots.GAP
+    shown = np.asarray(sheet).astype(int)
+    cells = [
+        shown[(row + 1) * line - 8, column * cell + plots.GAP + 8]
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    each = plots.to_uint8(torch.linspace(-1, 0, prompts)).tolist()
+    blank = columns * rows // prompts - images
+    assert cells == [grey for p in each for grey in [p] * images + [255] * blank]
+
+
+def test_without_output_a_new_file_is_named_after_the_prompt(
+    run: Run, here: Path, texted: Path
+) -> None:
+    for expected in ("made-of-gold.png", "made-of-gold-2.png", "made-of-gold-3.png"):
+        before = {path: path.read_bytes() for path in here.iterdir()}
+        result = run("sample", "made of gold", *QUICK, "--model", texted)
+        assert result == (0, f"{expected}\n", "")
+        assert (here / expected).stat().st_size > 0
+        assert all(path.read_bytes() == old for path, old in before.items())
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("", "glyphs.png"),
+        ("../../etc/passwd", "etc-passwd.png"),
+        ("金", "金.png"),
+        ("a" * 500, "a" * 40 + ".png"),
+        ("--- ?", "glyphs.png"),
+        ("caf\udce9", "caf.png"),  # broken bytes from a terminal
+    ],
+)
+def test_names_of_new_files_are_harmless(here: Path, prompt: str, name: str) -> None:
+    assert cli._new_file(prompt) == Path(name)
+
+
+def test_output_replaces_the_file_that_was_asked_for(run: Run, here: Path, plain: Path) -> None:
+    (here / "X.PNG").write_bytes(b"old")
+    result = run("sample", "", *QUICK, "--model", plain, "--output", here / "X.PNG")
+    assert result.out == f"{here / 'X.PNG'}\n"
+    assert pixels(here / "X.PNG").size and files(here) == ["X.PNG"]
+
+
+def test_notice_is_one_line_and_the_picture_comes(run: Run, here: Path, texted: Path) -> None:
+    result = run("sample", "金", "金", *QUICK, "--model", texted)
+    assert result.status == 0 and result.out == "金.png\n"
+    assert result.err.startswith("minidiff: The text encoder 'minilm' reads English")
+    assert result.err.count("\n") == 1
+
+
+# ------------------------------------------------------------------------------- mistakes
+
+
+EARLY: list[tuple[tuple[str, ...], list[str]]] = [
+    (("sample",), ["minidiff sample gold"]),
+    (("sample", "gold", "--output", "x.jpg"), ["x.jpg", ".png, .gif, .npy"]),
+    (("sample", "gold", "--output", "x"), ["x:", ".png, .gif, .npy"]),
+    (("sample", "gold", "--output", "nowhere/x.png"), ["nowhere"]),
+    (("sample", "gold", "--output", "file/x.png"), ["file"]),
+    (("sample", "gold", "--output", "folder.png"), ["folder.png", "is a folder"]),
+    (("sample", "gold", "--output", "a" * 250 + ".png"), ["too long", "--output"]),
+    (("sample", "gold", "--num-images", "0"), ["--num-images", "0", "--help"]),
+    (("sample", "gold", "--num-images", "x"), ["--num-images", "'x'"]),
+    (("sample", "gold", "--num-inference-steps", "0"), ["--num-inference-steps", "0"]),
+    (("sample", "gold", "--num-inference-steps", "2.5"), ["--num-inference-steps", "2.5"]),
+    (("sample", "gold", "--scale", "0"), ["--scale", "0"]),
+    (("sample", "gold", "--scale", "17"), ["--scale", "17"]),
+    (("sample", "gold", "--sampler", "eulr"), ["eulr", "dpmpp_2m_sde"]),
+    (("sample", "gold", "--num-image", "3"), ["--num-image", "--num-images"]),
+    (("sample", "gold", "--seed", "--model", "x"), ["--seed"]),
+    (("smple", "gold"), ["smple", "--help"]),
+    (("--nonsense",), ["--nonsense"]),
+    (("train",), ["--output"]),
+    (("train", "--output", "run", "--recipe", "glyph65"), ["glyph65", "glyph64", ".toml"]),
+    (("train", "--output", "run", "--recipe", "no.toml"), ["no.toml", "glyph64"]),
+    (("train", "--output", "run", "--steps", "0"), ["steps", "0"]),
+    (("train", "--output", "run", "--learning-rate", "nan"), ["learning_rate", "nan"]),
+    (("train", "--output", "run", "--data", "nowhere"), ["nowhere"]),
+    (("evaluate", "--num-images", "0"), ["--num-images", "0"]),
+]
+LATER: list[tuple[tuple[str, ...], list[str]]] = [
+    (("sample", "gold", "--model", "glpyh64"), ["glpyh64", "glyph64"]),
+    (("sample", "gold", "--model", "foreign"), ["foreign", "not a minidiff checkpoint"]),
+    (("sample", "gold", "--model", "empty"), ["empty", "config.json"]),
+    (("sample", "gold", "--num-inference-steps", "1001"), ["1001", "1 to 1000"]),
+    (("sample", "gold", "--guidance-scale", "nan"), ["guidance_scale", "nan"]),
+    (("sample", "gold", "--guidance-scale", "-1"), ["guidance_scale", "-1"]),
+    (("sample", "gold", "--num-images", "1" + "0" * 15), ["GiB", "fit"]),
+    (("evaluate", "--model", "glpyh64"), ["glpyh64", "glyph64"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), EARLY + LATER, ids=lambda x: " ".join(x)[:60])
+def test_mistakes_are_one_line_and_write_nothing(
+    run: Run,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    said: list[str],
+) -> None:
+    (here / "folder.png").mkdir()
+    (here / "empty").mkdir()
+    (here / "foreign").mkdir()
+    (here / "foreign" / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    (here / "file").write_bytes(b"")
+    before = files(here)
+    if (arguments, said) in EARLY:
+        monkeypatch.setattr("minidiff.pipeline.load", refuse)
+        monkeypatch.setattr("minidiff.glyphs.GlyphDataset", refuse)
+    monkeypatch.setattr("minidiff.text.TextEncoder", refuse)
+    ways: list[tuple[str, ...]] = [arguments]
+    if arguments[0] == "sample" and "--output" not in arguments:
+        ways.append((*arguments, "--output=x.gif"))
+    for way in ways:
+        result = run(*way)
+        assert is_one_line(result), result
+        assert all(part in result.err for part in said), result.err
+        assert files(here) == before
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise AssertionError("something was loaded first")
+
+
+def test_text_for_a_model_without_text(run: Run, here: Path, plain: Path) -> None:
+    result = run("sample", "gold", "--model", plain)
+    assert is_one_line(result) and "trained without text" in result.err
+
+
+def test_more_pictures_than_memory_holds(
+    run: Run, here: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**24))
+    result = run("sample", "", "--num-images", 5000, "--model", plain)
+    assert is_one_line(result) and "5,000 pictures" in result.err and "fit" in result.err
+
+
+def test_animation_larger_than_a_gif(
+    run: Run, here: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "GIF_SIDE", 50)
+    result = run("sample", "", *QUICK, "--model", plain, "-o", "x.gif")
+    assert is_one_line(result) and "50 pixels" in result.err and "PNG" in result.err
+    assert files(here) == []
+
+
+@pytest.mark.parametrize("damage", ["cut short", "altered", "another size"])
+def test_damaged_model(run: Run, here: Path, damage: str) -> None:
+    folder = save_tiny(here / "model", text=False)
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    payload = weights.read_bytes()
+    if damage == "cut short":
+        weights.write_bytes(payload[:-100])
+    elif damage == "altered":
+        weights.write_bytes(payload[:-1] + bytes([payload[-1] ^ 1]))
+    else:
+        text = config.read_text(encoding="utf-8")
+        config.write_text(text.replace('"image_size": 16', '"image_size": 17'), encoding="utf-8")
+    result = run("sample", "", "--model", "model")
+    assert is_one_line(result) and "model" in result.err
+    assert files(here) == ["model"]
+
+
+def test_checkpoint_of_another_encoder(run: Run, here: Path) -> None:
+    folder = here / "model"
+    network = UNet(UNetConfig(channels=(32,), attention=(False,)))
+    save_model(folder, network, ModelConfig(network.config, 16, text_encoder="minilm"))
+    result = run("sample", "gold", "--model", folder)
+    assert is_one_line(result) and "text encoder 'minilm'" in result.err
+    assert "install the one it was trained with" in result.err and files(here) == ["model"]
+
+
+def unwritable(folder: Path) -> Path:
+    """A folder that nobody can write into, be it root."""
+    folder.mkdir()
+    folder.chmod(0o500)
+    if os.access(folder, os.W_OK):
+        folder = Path("/proc")
+    if not folder.is_dir() or os.name == "nt":
+        pytest.skip("no folder that cannot be written")
+    return folder
+
+
+def test_folder_that_cannot_be_written(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unwritable(here / "locked")
+    monkeypatch.setattr("minidiff.pipeline.load", refuse)
+    result = run("sample", "gold", "--output", folder / "x.png")
+    assert is_one_line(result) and "cannot write x.png" in result.err and str(folder) in result.err
+    monkeypatch.chdir(folder)
+    result = run("sample", "gold")
+    assert is_one_line(result) and "--output" in result.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on file sizes")
+def test_disk_that_fills_up_while_writing(here: Path, plain: Path) -> None:
+    """Files may not grow beyond 300 bytes: writing breaks off in the middle."""
+    import resource
+
+    name = "x.gif"
+    (here / name).write_bytes(b"old")
+    result = run_apart(
+        "sample", "", *QUICK, "--model", plain, "--output", name,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300)),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert is_one_line(result), result
+    assert f"cannot write {name}" in result.err
+    assert files(here) == [name] and (here / name).read_bytes() == b"old"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs tmpfs")
+def test_full_disk(run: Run, here: Path, plain: Path) -> None:
+    disk = here / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        (disk / "other").write_bytes(b"x" * 4000)
+        result = run("sample", "", *QUICK, "--model", plain, "--output", disk / "x.npy")
+        assert is_one_line(result) and "No space left" in result.err
+        assert files(disk) == ["other"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+# ------------------------------------------------------------------------------- Ctrl-C, pipes
+
+
+def test_interrupted(run: Run, here: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pipeline, "__call__", interrupt)
+    assert run("sample", "", "--model", plain) == (130, "", "minidiff: interrupted\n")
+    assert files(here) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals")
+def test_interrupted_by_a_signal(here: Path, plain: Path) -> None:
+    code = (
+        "import os, signal, sys, time\n"
+        "from minidiff import cli, pipeline\n"
+        "def draw(*_, **__):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(30)\n"
+        "pipeline.Pipeline.__call__ = draw\n"
+        f"sys.argv = ['minidiff', 'sample', '', '--model', {str(plain)!r}]\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "minidiff: interrupted\n")
+    assert files(here) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such pipes")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_reader_that_has_gone(unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "minidiff", "--version"],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_errors_of_our_own_keep_their_traceback(
+    here: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Pipeline, "__call__", broken)
+    monkeypatch.setattr(sys, "argv", ["minidiff", "sample", "", "--model", str(plain)])
+    with pytest.raises(KeyError):
+        cli.main()
+
+
+# ------------------------------------------------------------------------------- terminals
+
+
+@pytest.mark.parametrize(
+    "terminal",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "cp1252"},
+    ],
+    ids=["ascii", "C locale", "Windows"],
+)
+def test_terminal_that_cannot_show_chinese(
+    here: Path, plain: Path, terminal: dict[str, str]
+) -> None:
+    environment = {**os.environ, **terminal}
+    output = here / "金.png"
+    result = run_apart("sample", "", *QUICK, "--model", plain, "-o", output, env=environment)
+    assert result.status == 0 and result.err == "", result
+    assert output.stat().st_size > 0
+    result = run_apart("sample", "金", "-o", "銀/x.png", env=environment)
+    assert is_one_line(result) and "there is no folder" in result.err
+    result = run_apart("sample", "--help", env=environment)
+    assert result.status == 0 and "--num-images" in result.out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_help_lists_the_commands(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.status == 0 and result.err == ""
+    for word in ("sample", "train", "evaluate", "minidiff sample gold", "--version"):
+        assert word in result.out
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("sample", ["--num-images", "--guidance-scale", "--seed", ".gif", "minidiff sample gold"]),
+        ("train", ["--recipe", "--resume", "--data", "metadata.csv", "accelerate launch"]),
+        ("evaluate", ["--model", "--json", "--num-images"]),
+    ],
+)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_of_a_command(run: Run, command: str, words: list[str], option: str) -> None:
+    result = run(command, option)
+    assert result.status == 0 and result.err == ""
+    for word in words:
+        assert word in result.out
+    assert max(map(len, result.out.splitlines())) <= 100
+
+
+def test_help_names_all_samplers(run: Run) -> None:
+    text = " ".join(run("sample", "--help").out.split())
+    for name in SAMPLERS:
+        assert f" {name}" in text
+    assert "[default: dpmpp_2m]" in text
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"{minidiff.__version__}\n", "")
+
+
+def test_python_m_minidiff() -> None:
+    assert run_apart("--version") == (0, f"{minidiff.__version__}\n", "")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from minidiff import cli\n"
+        "sys.argv = ['minidiff', 'sample', '--help']\n"
+        "try:\n    cli.main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'numpy', 'transformers', 'matplotlib', 'accelerate', 'PIL', 'rich'}\n"
+        "sys.exit(f'loaded: {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# ------------------------------------------------------------------------------- train
+
+
+RECIPE = """
+image_size = 16
+text_encoder = false
+steps = 3
+batch_size = 4
+log_every = 1
+save_every = 2
+sample_every = 3
+
+[unet]
+channels = [32]
+attention = [false]
+"""
+
+
+@pytest.fixture
+def recipe(here: Path) -> Path:
+    path = here / "tiny recipe.toml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def data(here: Path) -> Path:
+    """Four pictures of one's own."""
+    folder = here / "my pictures 画"
+    folder.mkdir()
+    rows = ["file_name,text"]
+    for i, text in enumerate(["gold", "silver", '"copper, tin"', "iron"]):
+        Image.new("L", (20, 16), 60 * i).save(folder / f"{i}.png")
+        rows.append(f"{i}.png,{text}")
+    (folder / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_train_resume_and_sample(run: Run, here: Path, recipe: Path, data: Path) -> None:
+    arguments = ("train", "--recipe", recipe, "--data", data, "--output", "run 1")
+    result = run(*arguments)
+    folder = here / "run 1"
+    assert result.status == 0, result.err
+    assert result.out.startswith(f"{Path('run 1', 'model')}; draw with: minidiff sample")
+    assert [entry["step"] for entry in log_of(folder)] == [1, 2, 3]
+    assert files(folder / "samples") == ["step-00000003.png"]
+    assert files(folder / "checkpoints")[-1] in ("step-00000002", "step-00000003")
+    assert files(folder / "model") == ["config.json", "model.safetensors"]
+
+    before = (folder / "model" / "model.safetensors").read_bytes()
+    result = run(*arguments)
+    assert is_one_line(result) and "--resume" in result.err and "run 1" in result.err
+    result = run(*arguments, "--steps", 5, "--resume")
+    assert result.status == 0, result.err
+    assert [entry["step"] for entry in log_of(folder)][-2:] == [4, 5]
+    assert (folder / "model" / "model.safetensors").read_bytes() != before
+
+    result = run("sample", "", *QUICK, "--model", "run 1")
+    assert result == (0, "glyphs.png\n", "")
+
+
+def test_train_with_text_draws_the_pictures_own_texts(
+    run: Run, here: Path, recipe: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.write_text(RECIPE.replace("text_encoder = false", ""), encoding="utf-8")
+    labels: list[Any] = []
+    grid = plots.grid
+
+    def noted(*arguments: Any, **how: Any) -> Image.Image:
+        labels.append(how["labels"])
+        return grid(*arguments, **how)
+
+    monkeypatch.setattr(plots, "grid", noted)
+    result = run("train", "--recipe", recipe, "--data", data, "--output", "run")
+    assert result.status == 0, result.err
+    assert labels == [["gold", "silver", "copper, tin", "iron"]]
+    assert "minidiff sample gold --model run" in result.out
+    with Image.open(here / "run" / "samples" / "step-00000003.png") as sheet:
+        assert sheet.width == 8 * (16 + plots.GAP) + plots.GAP
+
+
+def test_train_interrupted_can_go_on(
+    run: Run, here: Path, recipe: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.step
+
+    def interrupt(self: Trainer) -> None:
+        if self.step_count == 1:
+            raise KeyboardInterrupt
+        step(self)
+
+    arguments = ("train", "--recipe", recipe, "--data", data, "--output", "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupt)
+        result = run(*arguments)
+    assert result.status == 130
+    assert "minidiff: interrupted at step 1; saved. Go on with --resume" in result.err
+    assert "Traceback" not in result.err
+    assert run(*arguments, "--resume").status == 0
+    assert [entry["step"] for entry in log_of(here / "run")][-1] == 3
+
+
+def test_overrides_win_over_the_recipe(recipe: Path) -> None:
+    config = cli._recipe(str(recipe), steps=7, batch_size=2, learning_rate=None, seed=5)
+    assert (config.steps, config.batch_size, config.seed) == (7, 2, 5)
+    assert config.learning_rate == minidiff.TrainingConfig().learning_rate
+    assert config.text_encoder is None and config.unet.text_dim is None
+
+
+def test_shipped_recipes_are_valid() -> None:
+    for path in (Path(cli.__file__).parent / "recipes").glob("*.toml"):
+        config = cli._recipe(path.stem)
+        parameters = sum(p.numel() for p in UNet(config.unet).parameters())
+        assert parameters <= 4.9e6 and config.text_encoder == "minilm"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lerning_rate = 0.1", ["'lerning_rate'", "learning_rate"]),
+        ("[unet]\nchanels = [32]", ["'chanels'", "channels"]),
+        ("steps = 'many'", ["steps", "many"]),
+        ("steps = 2.5", ["steps", "2.5"]),
+        ("learning_rate = nan", ["learning_rate", "nan"]),
+        ("schedule = 'bent'", ["bent", "straight"]),
+        ("image_size = 30", ["image_size", "30"]),
+        ("steps 3", ["TOML", "bad.toml"]),
+        ("# caf\xe9", ["TOML", "bad.toml"]),
+        ("text_encoder = 'minilm'\n[unet]\nchannels = [48]\nattention = [false]", ["48"]),
+    ],
+)
+def test_bad_recipe(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: list[str]
+) -> None:
+    (here / "bad.toml").write_bytes(text.encode("latin-1"))
+    monkeypatch.setattr("minidiff.glyphs.GlyphDataset", refuse)
+    result = run("train", "--recipe", "bad.toml", "--output", "run")
+    assert is_one_line(result), result
+    assert all(part in result.err for part in said), result.err
+    assert files(here) == ["bad.toml"]
+
+
+def test_run_folder_that_cannot_be_made(run: Run, here: Path, recipe: Path, data: Path) -> None:
+    (here / "file").write_bytes(b"")
+    for output in ("file", "file/run", unwritable(here / "locked") / "run"):
+        result = run("train", "--recipe", recipe, "--data", data, "--output", output)
+        assert is_one_line(result) and str(output) in result.err, result
+
+
+def test_nothing_to_resume(run: Run, here: Path, recipe: Path, data: Path) -> None:
+    result = run("train", "--recipe", recipe, "--data", data, "--output", "run", "--resume")
+    assert is_one_line(result) and "without --resume" in result.err
+    assert not (here / "run").exists()
+
+
+# ------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_glyph64(run: Run) -> None:
+    table = run("evaluate", "--num-images", 8)
+    assert table.status == 0 and table.err == ""
+    heading, *rows = (line.split() for line in table.out.splitlines())
+    assert heading[0] == "t"
+    as_json = json.loads(run("evaluate", "--num-images", 8, "--json").out)
+    assert [row[0] for row in rows] == [*as_json] == [
+        "62", "188", "312", "438", "562", "688", "812", "938", "mean",
+    ]  # fmt: skip
+    for name, loss in rows:
+        assert float(loss) == pytest.approx(as_json[name], abs=1e-4)
+    assert 0 < as_json["mean"] < 2
+    assert as_json["62"] > as_json["mean"], "the noise is hardest to tell when there is little"
+
+
+def test_evaluate_a_model_without_text(run: Run, plain: Path) -> None:
+    losses = json.loads(run("evaluate", "--num-images", 4, "--model", plain, "--json").out)
+    assert all(loss > 0 for loss in losses.values())
+
+
+def test_evaluate_more_than_there_are(run: Run, plain: Path) -> None:
+    result = run("evaluate", "--num-images", 10**6, "--model", plain)
+    assert is_one_line(result) and "1,000,000" in result.err
