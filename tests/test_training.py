@@ -902,6 +902,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, **here, "ACCELERATE_USE_CPU": "true"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes that it kills")
 def test_kills_at_any_moment_lose_at_most_one_interval(tmp_path: Path) -> None:
     result = subprocess.run(
@@ -917,9 +918,15 @@ def test_kills_at_any_moment_lose_at_most_one_interval(tmp_path: Path) -> None:
         lost = attempt["reached"] - attempt["newest"]
         assert 0 <= lost <= KILLED.save_every, attempt
         assert attempt["loads"], attempt
+    assert len({a["newest"] for a in killed}) >= len(killed) - 4  # it went on in between
     halves = [a["point"] for a in killed if a["point"] and a["left_over"]]
     assert len(halves) >= 4  # most of them did leave something half-written
-    assert attempts[-1] == {**attempts[-1], "killed": False, "newest": 40, "left_over": []}
+    assert attempts[-1] == {
+        **attempts[-1],
+        "killed": False,
+        "newest": KILLED.steps,
+        "left_over": [],
+    }
 
     folder = tmp_path / "killed"
     assert same_state(newest(folder), newest(tmp_path / "undisturbed"))
@@ -960,7 +967,7 @@ def test_two_processes_give_the_loss_of_one(tmp_path: Path) -> None:
 
 SHARED = change(TEXT, steps=6, log_every=2, save_every=3, no_text=0.6, learning_rate=1e-2)
 KILLED = change(
-    PLAIN, steps=40, log_every=5, save_every=2, evaluate_every=100, sample_every=100, warmup=1
+    PLAIN, steps=50, log_every=5, save_every=2, evaluate_every=100, sample_every=100, warmup=1
 )
 # Where the child kills itself: within a file, between files, around the renaming, while deleting.
 KILL_POINTS = (
@@ -974,7 +981,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train_slowly(folder: Path, point: str | None, reached: mmap.mmap) -> None:
+def train_slowly(folder: Path, point: str | None, shared: mmap.mmap) -> None:
     """Go on with a run whose disk is slow; die at the given point of the second save."""
     written: list[str] = []
 
@@ -982,7 +989,7 @@ def train_slowly(folder: Path, point: str | None, reached: mmap.mmap) -> None:
         with path.open("wb") as file:
             file.write(payload[: len(payload) // 2])
             file.flush()
-            time.sleep(0.004)
+            time.sleep(0.008)
             if point == path.name and path.name in written:
                 die()
             file.write(payload[len(payload) // 2 :])
@@ -1008,7 +1015,7 @@ def train_slowly(folder: Path, point: str | None, reached: mmap.mmap) -> None:
     class Noted(Trainer):
         def step(self) -> None:
             super().step()
-            reached[0] = self.step_count
+            shared[0], shared[1] = self.step_count, shared[1] + 1
 
     checkpoints._write_through = slow_write
     Path.rename = rename_or_die  # type: ignore[method-assign, assignment]
@@ -1019,21 +1026,24 @@ def train_slowly(folder: Path, point: str | None, reached: mmap.mmap) -> None:
     Noted(KILLED, Pictures(), folder, resume=resume).run()
 
 
-def attempt(folder: Path, point: str | None, delay: float | None) -> dict[str, Any]:
-    """Run a child until it ends, dies at the point, or is killed after the delay."""
-    reached = mmap.mmap(-1, 1)  # shared with the child
+def attempt(folder: Path, point: str | None, steps: float | None) -> dict[str, Any]:
+    """Run a child until it ends, dies at the point, or is killed after some steps (and a bit)."""
+    shared = mmap.mmap(-1, 2)  # with the child: the step it has reached, how many it made
     before = training.latest_checkpoint(folder)
-    reached[0] = 0 if before is None else int(before.name.removeprefix("step-"))
+    shared[0] = 0 if before is None else int(before.name.removeprefix("step-"))
     process = os.fork()
     if process == 0:
         code = 1
         try:
-            train_slowly(folder, point, reached)
+            train_slowly(folder, point, shared)
             code = 0
         finally:
             os._exit(code)
-    if delay is not None:
-        time.sleep(delay)
+    if steps is not None:
+        deadline = time.monotonic() + 60
+        while shared[1] < steps // 1 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(steps % 1 * 0.04)
         os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
     last = training.latest_checkpoint(folder)
@@ -1046,7 +1056,7 @@ def attempt(folder: Path, point: str | None, delay: float | None) -> dict[str, A
     return {
         "point": point,
         "killed": os.WIFSIGNALED(status),
-        "reached": reached[0],
+        "reached": shared[0],
         "newest": 0 if last is None else int(last.name.removeprefix("step-")),
         "loads": True,  # or an error would have come up
         "left_over": hidden,
@@ -1061,12 +1071,14 @@ def main(kind: str, folder: Path) -> None:
         print(f"{trainer.accelerator.num_processes} processes")
         trainer.run()
     elif kind == "kills":
-        # Each attempt is a fork of this process, so that torch is imported once and not 13 times.
+        # Each attempt is a fork of this process, so that all is imported once and not 14 times.
+        import accelerate  # noqa: F401
+
         chance = random.Random(0)
         plan: list[tuple[str | None, float | None]] = [(point, None) for point in KILL_POINTS]
-        plan += [(None, chance.uniform(0.05, 0.4)) for _ in range(RANDOM_KILLS)]
-        for point, delay in [*plan, (None, None)]:
-            print(json.dumps(attempt(folder / "killed", point, delay)), flush=True)
+        plan += [(None, chance.uniform(1, 5)) for _ in range(RANDOM_KILLS)]
+        for point, steps in [*plan, (None, None)]:
+            print(json.dumps(attempt(folder / "killed", point, steps)), flush=True)
         attempt(folder / "undisturbed", None, None)
 
 
