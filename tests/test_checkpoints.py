@@ -322,7 +322,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
     try:
-        result = subprocess.run(mount, capture_output=True, text=True, check=False)
+        result = subprocess.run(mount, capture_output=True, encoding="utf-8", check=False)
     except OSError as error:
         pytest.skip(f"no mount command: {error}")
     if result.returncode != 0:
