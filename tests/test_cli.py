@@ -54,8 +54,19 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 def run_apart(*arguments: object, **how: Any) -> Result:
     """minidiff ARGUMENTS… in a process of its own."""
-    command = [sys.executable, "-m", "minidiff", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, **how)
+    return run_python("-m", "minidiff", *map(str, arguments), **how)
+
+
+def run_python(*arguments: str, environment: dict[str, str] | None = None, **how: Any) -> Result:
+    # `make test` asks for warnings that are for developers; libraries give some too.
+    kept = {name: x for name, x in os.environ.items() if name != "PYTHONWARNDEFAULTENCODING"}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**kept, **(environment or {})},
+        encoding="utf-8",
+        check=False,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how},
+    )
     return Result(done.returncode, done.stdout, done.stderr)
 
 
@@ -409,7 +420,7 @@ def test_disk_that_fills_up_while_writing(here: Path, plain: Path) -> None:
     result = run_apart(
         "sample", "", *QUICK, "--model", plain, "--output", name,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300)),
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        environment={"PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     assert is_one_line(result), result
     assert f"cannot write {name}" in result.err
@@ -456,10 +467,8 @@ def test_interrupted_by_a_signal(here: Path, plain: Path) -> None:
         f"sys.argv = ['minidiff', 'sample', '', '--model', {str(plain)!r}]\n"
         "cli.main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (130, "minidiff: interrupted\n")
+    result = run_python("-c", code, timeout=60)
+    assert result == (130, "", "minidiff: interrupted\n")
     assert files(here) == []
 
 
@@ -469,17 +478,11 @@ def test_reader_that_has_gone(unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "minidiff", "--version"],
-            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            check=False,
-        )
+        environment = {"PYTHONUNBUFFERED": unbuffered}
+        result = run_apart("--version", environment=environment, stdout=writer)
     finally:
         os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (result.status, result.err) == (1, "")
 
 
 def test_errors_of_our_own_keep_their_traceback(
@@ -509,14 +512,13 @@ def test_errors_of_our_own_keep_their_traceback(
 def test_terminal_that_cannot_show_chinese(
     here: Path, plain: Path, terminal: dict[str, str]
 ) -> None:
-    environment = {**os.environ, **terminal}
     output = here / "金.png"
-    result = run_apart("sample", "", *QUICK, "--model", plain, "-o", output, env=environment)
+    result = run_apart("sample", "", *QUICK, "--model", plain, "-o", output, environment=terminal)
     assert result.status == 0 and result.err == "", result
     assert output.stat().st_size > 0
-    result = run_apart("sample", "金", "-o", "銀/x.png", env=environment)
+    result = run_apart("sample", "金", "-o", "銀/x.png", environment=terminal)
     assert is_one_line(result) and "there is no folder" in result.err
-    result = run_apart("sample", "--help", env=environment)
+    result = run_apart("sample", "--help", environment=terminal)
     assert result.status == 0 and "--num-images" in result.out
 
 
@@ -569,10 +571,8 @@ def test_help_loads_nothing_heavy() -> None:
         "heavy = {'torch', 'numpy', 'transformers', 'matplotlib', 'accelerate', 'PIL', 'rich'}\n"
         "sys.exit(f'loaded: {heavy & set(sys.modules)}' if heavy & set(sys.modules) else 0)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False
-    )
-    assert done.returncode == 0, done.stderr
+    result = run_python("-c", code)
+    assert result.status == 0, result.err
 
 
 # ------------------------------------------------------------------------------- train
