@@ -397,14 +397,18 @@ def evaluate(
 
 
 def _held_out_losses(pipeline: Pipeline, num_images: int) -> dict[str, float]:
+    import torch
+
     from minidiff.glyphs import GlyphDataset, to_float
     from minidiff.training import loss_by_timestep
 
     dataset = GlyphDataset(pipeline.config.image_size, "test")
     if num_images > len(dataset):
         raise ValueError(f"--num-images must be from 1 to {len(dataset):,}, got {num_images:,}")
-    images = to_float(dataset.images[:num_images]).to(pipeline.device)
+    # Spread over the whole set: in order of code points the first are all rare characters.
+    chosen = torch.linspace(0, len(dataset) - 1, num_images).long()
+    images = to_float(dataset.images[chosen]).to(pipeline.device)
     if pipeline.config.text_encoder is None:
         return loss_by_timestep(pipeline.network, pipeline.config, images)
-    text = pipeline.text_encoder.encode([dataset.prompts[i][0] for i in range(num_images)])
+    text = pipeline.text_encoder.encode([dataset.prompts[i][0] for i in chosen.tolist()])
     return loss_by_timestep(pipeline.network, pipeline.config, images, text.tokens, text.mask)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import operator
-import random
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -206,7 +205,8 @@ class Pipeline:
         self._check_memory(total)
         generators = _checked_generators(generator, total)
         if generators is None:
-            generators = [_generator(seed, i) for _ in prompts for i in range(images)]
+            seeds = [(seed, i) for _ in prompts for i in range(images)]
+            generators = [samplers.seeded_generator(*key) for key in seeds]
         # With no pictures to draw, the sampler and the guidance only check what they are asked for.
         nothing = self._guided({}, {}, guidance_scale)
         samplers.sample_steps(nothing, torch.empty(0, *self._shape), sampler, steps, **options)
@@ -318,11 +318,6 @@ def _checked_generators(generator: Any, pictures: int) -> Any:
 
 def _pick(condition: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
     return {name: value[rows.to(value.device)] for name, value in condition.items()}
-
-
-def _generator(seed: int, index: int) -> torch.Generator:
-    mixed = random.Random(f"{seed}/{index}").getrandbits(63)
-    return torch.Generator().manual_seed(mixed)
 
 
 def _bar(show: bool, total: int) -> Any:

@@ -16,7 +16,6 @@ import dataclasses
 import json
 import math
 import platform
-import random
 import signal
 import sys
 import threading
@@ -34,6 +33,7 @@ from tqdm.auto import tqdm
 from minidiff import checkpoints
 from minidiff.checkpoints import ModelConfig
 from minidiff.denoisers import NetworkDenoiser
+from minidiff.samplers import seeded_generator
 from minidiff.schedules import make_schedule
 from minidiff.unet import UNet, UNetConfig
 
@@ -157,13 +157,6 @@ class TrainingConfig:
         return self.learning_rate * rise * fall
 
 
-def _generator(device: torch.device | str, *key: int) -> torch.Generator:
-    """A generator for one purpose, from numbers that name it."""
-    # Python's own generator mixes the numbers well; neighbouring seeds would be related otherwise.
-    seed = random.Random(repr(key)).getrandbits(63)
-    return torch.Generator(device).manual_seed(seed)
-
-
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Let Ctrl-C wait until the block is done."""
@@ -215,7 +208,7 @@ def loss_by_timestep(
     """
     network.eval()
     x0 = config.to_data(images)
-    eps = torch.randn(x0.shape, generator=_generator("cpu", 0, 3)).to(x0.device)
+    eps = torch.randn(x0.shape, generator=seeded_generator(0, 3)).to(x0.device)
     schedule = config.make_schedule()
     denoiser = NetworkDenoiser(network, schedule, config.prediction_type, tokens=tokens, mask=mask)
     result = {}
@@ -325,11 +318,11 @@ class Trainer:
         """
         config, size = self.config, self.config.batch_size
         mine = self._share(size)
-        draw = _generator("cpu", config.seed, 0, step)
+        draw = seeded_generator(config.seed, 0, step)
         t = sample_timesteps(config, size, self.schedule.num_train_timesteps, draw)[mine]
         index = self._pictures(step)[mine]
         choice = torch.rand(3, size, generator=draw)[:, mine]
-        noise = _generator(self.device, config.seed, 1, step)
+        noise = seeded_generator(config.seed, 1, step, device=self.device)
         eps = torch.randn(size, *self.images.shape[1:], generator=noise, device=self.device)[mine]
         x0 = self.model_config.to_data(self.images[self._send(index)].float() / 127.5 - 1)
         return x0, eps, self._send(t), *self._tokens(index, choice)
@@ -350,7 +343,7 @@ class Trainer:
         position = torch.arange(step * size, (step + 1) * size)
         index = torch.empty_like(position)
         for epoch in range(step * size // total, ((step + 1) * size - 1) // total + 1):
-            order = torch.randperm(total, generator=_generator("cpu", self.config.seed, 2, epoch))
+            order = torch.randperm(total, generator=seeded_generator(self.config.seed, 2, epoch))
             here = position // total == epoch
             index[here] = order[position[here] % total]
         return index
@@ -492,7 +485,8 @@ class Trainer:
     def held_out_loss(self) -> dict[str, float]:
         """Loss of the averaged weights on held-out pictures, see `loss_by_timestep`."""
         assert self.held_out is not None
-        chosen = torch.arange(min(256, len(self.held_out)))
+        # A random choice, always the same: in order of code points the first are all rare ones.
+        chosen = torch.randperm(len(self.held_out), generator=seeded_generator(0, 4))[:256]
         tokens = mask = None
         if self.texts is not None:
             assert self.held_out_rows is not None

@@ -213,7 +213,7 @@ def test_guidance_one_is_the_conditional_bit_for_bit(tiny: Pipeline, calls: list
 
 
 def noise_of(index: int, seed: int = 0) -> Tensor:
-    generator = pipeline_module._generator(seed, index)
+    generator = samplers.seeded_generator(seed, index)
     return samplers.standard_normal((1, 1, 16, 16), generator)
 
 
