@@ -1,0 +1,149 @@
+"""Our U-Net against diffusers' UNet2DConditionModel: training step and forward, images a second.
+
+    python benchmarks/unet_speed.py
+
+Both have the same topology (three levels, one block a level and one more on the way up, attention
+with cross-attention to 16 tokens of 384 numbers at the two lower levels and in the middle, heads of
+32), work on 32 × 32 pixels in batches of 32 and take the same floating-point operations an image:
+diffusers' has wider feed-forward layers and larger convolutions between levels, so ours has 160
+channels where it has 128. They run in turns in one process, so that a busy machine slows both; the
+ratio of the medians is the result. The stem (ours, folding 2 × 2 or 4 × 4 pixels) is timed beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from machine import machine, write
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from minidiff.unet import UNet, UNetConfig
+
+TOKENS, TEXT_DIM, SIZE = 16, 384, 32
+
+
+def theirs(memory_format: torch.memory_format) -> Callable[..., Tensor]:
+    from diffusers import UNet2DConditionModel
+
+    network = UNet2DConditionModel(
+        sample_size=SIZE,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(64, 128, 128),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=TEXT_DIM,
+        attention_head_dim=(2, 4, 4),  # the number of heads: diffusers keeps the name for it
+    )
+    network.to(memory_format=memory_format)
+    return Theirs(network)
+
+
+class Theirs(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        return self.network(x, t, tokens, encoder_attention_mask=mask).sample
+
+
+def ours(stem: int) -> UNet:
+    return UNet(UNetConfig(channels=(64, 160, 160), stem=stem, text_dim=TEXT_DIM))
+
+
+class Candidate:
+    def __init__(self, network: Any, batch: int) -> None:
+        self.network, self.batch = network, batch
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+        self.inputs = (
+            torch.randn(batch, 1, SIZE, SIZE),
+            torch.randint(1, 1000, (batch,)),
+            torch.randn(batch, TOKENS, TEXT_DIM),
+            torch.ones(batch, TOKENS, dtype=torch.bool),
+        )
+        self.seconds: dict[str, list[float]] = {"train": [], "forward": []}
+
+    def train(self) -> None:
+        self.network(*self.inputs).square().mean().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    @torch.inference_mode()
+    def forward(self) -> None:
+        self.network(*self.inputs)
+
+    def time(self, what: str) -> None:
+        started = time.perf_counter()
+        getattr(self, what)()
+        self.seconds[what].append(time.perf_counter() - started)
+
+    def summary(self) -> dict[str, Any]:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self.network(*(x[:1] for x in self.inputs))
+        rate = {
+            f"{what}_images_per_second": round(self.batch / statistics.median(seconds), 1)
+            for what, seconds in self.seconds.items()
+        }
+        parameters = sum(p.numel() for p in self.network.parameters())
+        return {"parameters": parameters, "flops_per_image": counter.get_total_flops(), **rate}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15, help="turns of every network")
+    parser.add_argument("--batch", type=int, default=32)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    networks = {
+        "diffusers": theirs(torch.contiguous_format),
+        "diffusers, channels_last": theirs(torch.channels_last),
+        "ours": ours(1),
+        "ours, stem 2": ours(2),
+        "ours, stem 4": ours(4),
+    }
+    candidates = {name: Candidate(network, arguments.batch) for name, network in networks.items()}
+    for turn in range(-2, arguments.rounds):  # two turns to warm up
+        for candidate in candidates.values():
+            for what in ("train", "forward"):
+                candidate.time(what)
+                if turn < 0:
+                    candidate.seconds[what].clear()
+    result = {name: candidate.summary() for name, candidate in candidates.items()}
+    ratios = {
+        name: {
+            what: round(
+                statistics.median(
+                    a / b
+                    for a, b in zip(
+                        candidates["diffusers"].seconds[what], candidate.seconds[what], strict=True
+                    )
+                ),
+                2,
+            )
+            for what in ("train", "forward")
+        }
+        for name, candidate in candidates.items()
+    }
+    write(
+        "unet_speed",
+        {
+            "machine": machine("diffusers"),
+            "seed": 0,
+            "batch": arguments.batch,
+            "rounds": arguments.rounds,
+            "networks": result,
+            "times_faster_than_diffusers": ratios,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
