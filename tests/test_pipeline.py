@@ -191,6 +191,25 @@ def test_options_reach_the_sampler(tiny: Pipeline) -> None:
     torch.testing.assert_close(draw(sampler="ddim", eta=1.0), draw(sampler="ddpm"))
 
 
+def test_timesteps_of_ones_own(tiny: Pipeline) -> None:
+    grid = [1000, 750, 500, 250, 0]
+    own = tiny("gold", num_images_per_prompt=2, timesteps=grid)
+    assert torch.equal(own, tiny("gold", num_images_per_prompt=2, num_inference_steps=4))
+    assert [frame.t for frame in tiny.steps("gold", timesteps=[1000, 10, 0])] == [10, 0]
+    with pytest.raises(ValueError, match=r"timesteps.*\[500, 600\]"):
+        tiny.steps("gold", timesteps=[500, 600])
+
+
+def test_progress_is_shown_only_when_asked_for(
+    tiny: Pipeline, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tiny("gold", num_inference_steps=3)
+    assert capfd.readouterr() == ("", "")
+    tiny("gold", num_inference_steps=3, progress=True)
+    out, err = capfd.readouterr()
+    assert out == "" and "Drawing" in err and "/3 " in err
+
+
 # ------------------------------------------------------------------------------- guidance
 
 
