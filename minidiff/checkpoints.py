@@ -191,8 +191,7 @@ def read_info(folder: Path) -> dict[str, Any]:
             f"{folder} has checkpoint version {info.get('version')!r}, this minidiff reads "
             f"{VERSION}: install a matching minidiff"
         )
-    # The first checkpoints had no hash of the JSON itself.
-    if info.get("sha256", _info_hash(info)) != _info_hash(info):
+    if info.get("sha256") != _info_hash(info):
         raise CheckpointError(
             f"{path} is not what was saved (its SHA-256 differs): it was damaged or edited; copy "
             "it again or use another checkpoint"

@@ -33,6 +33,7 @@ from tqdm.auto import tqdm
 from minidiff import checkpoints
 from minidiff.checkpoints import ModelConfig
 from minidiff.denoisers import NetworkDenoiser
+from minidiff.glyphs import cache_dir, to_float
 from minidiff.samplers import seeded_generator
 from minidiff.schedules import make_schedule
 from minidiff.unet import UNet, UNetConfig
@@ -324,7 +325,7 @@ class Trainer:
         choice = torch.rand(3, size, generator=draw)[:, mine]
         noise = seeded_generator(config.seed, 1, step, device=self.device)
         eps = torch.randn(size, *self.images.shape[1:], generator=noise, device=self.device)[mine]
-        x0 = self.model_config.to_data(self.images[self._send(index)].float() / 127.5 - 1)
+        x0 = self.model_config.to_data(to_float(self.images[self._send(index)]))
         return x0, eps, self._send(t), *self._tokens(index, choice)
 
     def _send(self, x: Tensor) -> Tensor:
@@ -353,7 +354,7 @@ class Trainer:
         if self.texts is None:
             return None, None
         rows, count = (table[index] for table in self.prompt_rows)
-        sense = 1 + (choice[1] * (count - 1)).long().clamp(max=count.max())
+        sense = 1 + (choice[1] * (count - 1)).long()
         sense = sense.where((choice[0] < self.config.senses) & (count > 1), 0)
         row = rows.gather(1, sense[:, None])[:, 0]
         row = row.where(choice[2] >= self.config.no_text, -1)  # −1: the empty prompt
@@ -491,7 +492,7 @@ class Trainer:
         if self.texts is not None:
             assert self.held_out_rows is not None
             tokens, mask = self._read(self.held_out_rows[chosen])
-        pictures = self.held_out[chosen.to(self.device)].float() / 127.5 - 1
+        pictures = to_float(self.held_out[chosen.to(self.device)])
         return loss_by_timestep(self.averaged, self.model_config, pictures, tokens, mask)
 
     # ------------------------------------------------------------------ saving
@@ -695,7 +696,6 @@ class Trainer:
         config = self.config
         if config.text_encoder is None:
             return None, None
-        from minidiff.glyphs import cache_dir
         from minidiff.text import TextEncoder, encode_texts
 
         encoder = TextEncoder(config.text_encoder, max_tokens=config.max_tokens)
