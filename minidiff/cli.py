@@ -278,7 +278,22 @@ def train(
         ),
     ] = "glyph64",
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run stopped")] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="begin with the weights of an earlier model: one that ships, or the folder of a "
+            "run or a model. Give another --seed than it had, or the same noise comes again"
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="<minutes>",
+            help="end after so long, interruptions not counted, if the steps have not; the "
+            "learning rate falls to 0 in time",
+        ),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="instead of the recipe's")] = None,
     seed: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
@@ -299,14 +314,17 @@ def train(
     config = _recipe(
         recipe,
         steps=steps,
+        time_limit=time_limit,
         batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,
         compile=compile or None,
     )
     from minidiff.glyphs import GlyphDataset, ImageFolder
+    from minidiff.pipeline import find_model
     from minidiff.training import Trainer
 
+    source = None if start is None else find_model(start)
     dataset: GlyphDataset | ImageFolder
     prompts: Sequence[str] = SAMPLE_PROMPTS
     if data is not None:
@@ -319,7 +337,7 @@ def train(
     def callback(trainer: Trainer) -> None:
         draw_samples(trainer, prompts)
 
-    trainer = Trainer(config, dataset, output, held_out, callback, resume)
+    trainer = Trainer(config, dataset, output, held_out, callback, resume, source)
     trainer.run()
     if trainer.accelerator.is_main_process:
         example = f"minidiff sample {shlex.quote(prompts[0])} --model {shlex.quote(str(output))}"

@@ -396,10 +396,11 @@ def load(
         FileNotFoundError: if there is no such model or folder, naming those that ship.
         CheckpointError: if it is damaged, altered or not ours.
     """
-    return Pipeline(*load_model(_find(name_or_path)), device=device)
+    return Pipeline(*load_model(find_model(name_or_path)), device=device)
 
 
-def _find(name_or_path: str | Path) -> Path:
+def find_model(name_or_path: str | Path) -> Path:
+    """The folder that `load` reads for this name or path."""
     shipped = _shipped()
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]

@@ -70,7 +70,9 @@ class TrainingConfig:
             batch (logit-normal, Esser et al. 2024, section 3.1). Larger std: more of both ends.
         steps: updates in all.
         batch_size: pictures an update, over all processes together.
-        learning_rate: after `warmup` steps; it falls linearly to 0 over the last `decay` share.
+        time_limit: minutes of training after which it ends, if the steps have not; None: no limit.
+        learning_rate: after `warmup` steps; it falls linearly to 0 over the last `decay` share of
+            the steps, or of the time where that is nearer its end.
         weight_decay, beta2, clip: AdamW's, and the largest norm of a gradient.
         ema_decay: of the average of the weights, reached gradually: min(ema_decay, (1+n) / (10+n)).
         no_text: share of pictures trained without their text, which guidance needs.
@@ -89,6 +91,7 @@ class TrainingConfig:
     timestep_mean: float = 0.0
     timestep_std: float = 1.0
     steps: int = 5000
+    time_limit: float | None = None
     batch_size: int = 64
     learning_rate: float = 1e-3
     warmup: int = 300
@@ -113,8 +116,11 @@ class TrainingConfig:
             value = getattr(self, name)
             if kind == "int" and type(value) is not int:
                 raise ValueError(f"{name} must be a whole number, got {value!r}")
-            if kind == "float" and not (type(value) in (int, float) and math.isfinite(value)):
+            number = type(value) in (int, float) and math.isfinite(value)
+            if kind == "float" and not number:
                 raise ValueError(f"{name} must be a finite number, got {value!r}")
+            if kind == "float | None" and value is not None and not (number and value > 0):
+                raise ValueError(f"{name} must be a number above 0, got {value!r}")
         positive = ("steps", "batch_size", "learning_rate", "log_every", "evaluate_every")
         also = ("sample_every", "save_every", "clip", "timestep_std", "image_size")
         for name in (*positive, *also):
@@ -151,10 +157,18 @@ class TrainingConfig:
                 raise ValueError(f"unknown setting {unknown[0]!r}: known are {', '.join(known)}")
         return cls(**{**values, "unet": UNetConfig(**unet)} if "unet" in values else values)
 
-    def learning_rate_at(self, step: int) -> float:
-        """Warm-up, a plateau, then straight down to 0 (Hägele et al. 2024)."""
+    def learning_rate_at(self, step: int, seconds: float = 0.0) -> float:
+        """Warm-up, a plateau, then straight down to 0 (Hägele et al. 2024).
+
+        Args:
+            step: updates made so far.
+            seconds: of training so far; they only count where there is a time limit.
+        """
         rise = min(1.0, (step + 1) / max(self.warmup, 1))
         fall = min(1.0, (self.steps - step) / max(self.decay * self.steps, 1))
+        if self.time_limit is not None and self.decay > 0:
+            left = max(0.0, 1 - seconds / (60 * self.time_limit))
+            fall = min(fall, left / self.decay)
         return self.learning_rate * rise * fall
 
 
@@ -233,12 +247,15 @@ class Trainer:
         held_out: a data set whose loss is watched, or None.
         callback: called as callback(trainer) every `sample_every` steps, on the first process.
         resume: go on from the newest checkpoint in `folder`.
+        start: folder of an earlier model whose (averaged) weights a new run begins with. What that
+            model has been through is kept in the record, as its "stages".
 
     Raises:
         FileExistsError: if the folder holds a run and `resume` is False.
         FileNotFoundError: if there is nothing to resume.
         ValueError: for pictures of another size, for a run with another recipe or other pictures,
-            or a batch that the processes cannot share evenly.
+            a model of another kind to start from, or a batch that the processes cannot share
+            evenly.
     """
 
     def __init__(
@@ -249,9 +266,14 @@ class Trainer:
         held_out: PictureDataset | None = None,
         callback: Callable[[Trainer], None] | None = None,
         resume: bool = False,
+        start: Path | None = None,
     ) -> None:
         from accelerate import Accelerator
 
+        if resume and start is not None:
+            raise ValueError(
+                f"only a new run can start from {start}: a resumed one goes on with its own weights"
+            )
         self.config, self.folder, self.callback = config, Path(folder), callback
         for pictures in (dataset, held_out):
             if pictures is not None:
@@ -275,6 +297,9 @@ class Trainer:
         self.held_out_rows = None if held_out is None else self._prompt_rows(held_out)[0][:, 0]
         self.model_config = self._model_config(dataset.images)
         self.schedule = self.model_config.make_schedule()
+        self.stages: list[dict[str, Any]] = []  # of the training before this run, oldest first
+        if start is not None:
+            self._start_from(start)
 
         self.averaged = copy.deepcopy(self.network).requires_grad_(False)
         optimizer = torch.optim.AdamW(
@@ -304,7 +329,7 @@ class Trainer:
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate_at(self.step_count)
+            group["lr"] = self.config.learning_rate_at(self.step_count, self.seconds)
         with _uninterrupted():  # half an update must not be saved
             self.optimizer.step()
             self._average()
@@ -388,7 +413,9 @@ class Trainer:
     # ------------------------------------------------------------------ the run
 
     def run(self) -> None:
-        """Train to the last step, logging, sampling and saving on the way.
+        """Train to the last step or the time limit, logging, sampling and saving on the way.
+
+        What is done at the end (a last log, loss, checkpoint and sample) comes after the limit.
 
         Raises:
             TrainingStopped: if the loss is not a number any more, or a checkpoint cannot be saved.
@@ -406,10 +433,10 @@ class Trainer:
         mark = (started, self.step_count)
         try:
             with bar:
-                while self.step_count < config.steps:
+                while not self.finished:
                     self.step()
                     bar.update(config.batch_size)
-                    self.seconds = before + time.monotonic() - started
+                    self.seconds = self._agreed(before + time.monotonic() - started)
                     if self._due(config.log_every):
                         mark = self._log(bar, mark)
                     if self._due(config.evaluate_every) and self.held_out is not None:
@@ -432,19 +459,33 @@ class Trainer:
     def _is_main(self) -> bool:
         return self.accelerator.is_main_process
 
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done, or the time is over."""
+        limit = self.config.time_limit
+        over = limit is not None and self.seconds >= 60 * limit
+        return over or self.step_count >= self.config.steps
+
+    def _agreed(self, seconds: float) -> float:
+        """The clock; with a time limit that of the first process, so that all end together."""
+        if self.config.time_limit is None or self.accelerator.num_processes == 1:
+            return seconds
+        from accelerate.utils import broadcast
+
+        return float(broadcast(torch.tensor(seconds, device=self.device)))
+
     def _due(self, every: int) -> bool:
-        return self.step_count % every == 0 or self.step_count == self.config.steps
+        return self.step_count % every == 0 or self.finished
 
     def _log(self, bar: Any, mark: tuple[float, int]) -> tuple[float, int]:
         loss = self._mean_loss()
         now = time.monotonic()
         pictures = (self.step_count - mark[1]) * self.config.batch_size
         speed = pictures / max(now - mark[0], 1e-3)  # some clocks tick slowly
-        rate = self.config.learning_rate_at(self.step_count - 1)
         self._write(
             {
                 "loss": round(loss, 5),
-                "learning_rate": rate,
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
                 "images_per_second": round(speed, 1),
                 "seconds": round(self.seconds, 1),
             }
@@ -453,7 +494,7 @@ class Trainer:
         return now, self.step_count
 
     def _mean_loss(self) -> float:
-        """Mean loss since the last call. The only place where the host waits for the device."""
+        """Mean loss since the last call. Here the host waits for the device; no step does."""
         total, count = self.accelerator.reduce(self._losses.clone()).tolist()
         self._losses.zero_()
         loss = total / max(count, 1)
@@ -541,10 +582,13 @@ class Trainer:
         processor = platform.processor() or platform.machine()
         if self.device.type == "cuda":
             processor = torch.cuda.get_device_name(self.device)
+        seen = self.step_count * self.config.batch_size
         return {
+            "stages": self.stages,
             "recipe": dataclasses.asdict(self.config),
             "steps": self.step_count,
-            "images_seen": self.step_count * self.config.batch_size,
+            "images_seen": seen,
+            "images_seen_in_all": seen + sum(s.get("images_seen", 0) for s in self.stages),
             "training_images": len(self.images),
             "seconds": round(self.seconds),
             "device": f"{self.device.type} ({processor}, {torch.get_num_threads()} threads)",
@@ -611,10 +655,46 @@ class Trainer:
         checkpoints.load_weights(self.averaged, averages, newest)
         self._load_optimizer(moments)
         self.step_count, self.seconds = info["step"], info["seconds"]
+        self.stages = info["record"].get("stages", [])
         if self._is_main:  # they are of all processes together
             self._losses.copy_(torch.tensor(info["losses"]))
         if self._scaler and info["scaler"]:
             self._scaler.load_state_dict(info["scaler"])
+
+    def _start_from(self, folder: Path) -> None:
+        """Take over the averaged weights of an earlier model, and note where they come from."""
+        network, config, record = checkpoints.load_model(folder)
+        theirs, ours = (_flat(dataclasses.asdict(c)) for c in (config, self.model_config))
+        free = {"text_encoder", "max_tokens", "data_mean", "data_std"}  # the fingerprint decides
+        for name in theirs:
+            if name not in free and theirs[name] != ours[name]:
+                raise ValueError(
+                    f"cannot start from {folder}: its {name} is {theirs[name]!r}, here it is "
+                    f"{ours[name]!r}. Use a recipe that agrees, or start from another model"
+                )
+        if not self._take_scale(theirs):
+            raise ValueError(
+                f"cannot start from {folder}: its data have mean {config.data_mean} and deviation "
+                f"{config.data_std}, these {self.model_config.data_mean} and "
+                f"{self.model_config.data_std}. Use the same pictures"
+            )
+        self.network.load_state_dict(network.state_dict())
+        kept = ("recipe", "steps", "images_seen", "training_images", "seconds", "device", "torch")
+        stage = {name: record[name] for name in kept if name in record}
+        stage["weights_sha256"] = checkpoints.read_info(folder)["files"]["model.safetensors"]
+        self.stages = [*record.get("stages", []), stage]
+
+    def _take_scale(self, model: dict[str, Any]) -> bool:
+        """Keep to the data scale of earlier weights; False if that of the pictures is another one.
+
+        The same glyphs come out a little different where Pillow has another FreeType.
+        """
+        names = ("data_mean", "data_std")
+        if any(abs(model[name] - getattr(self.model_config, name)) > 1e-3 for name in names):
+            return False
+        scale = {name: model[name] for name in names}
+        self.model_config = dataclasses.replace(self.model_config, **scale)
+        return True
 
     def _trim_log(self) -> None:
         """Take out what was logged after the checkpoint, and the line that a crash cut short."""
@@ -667,7 +747,7 @@ class Trainer:
 
     def _check_recipe(self, before: dict[str, Any]) -> None:
         """A resumed run may be longer and log differently; what it learns must be the same."""
-        free = {"steps", "decay", "compile"} | {
+        free = {"steps", "time_limit", "decay", "compile"} | {
             f"{x}_every" for x in ("log", "evaluate", "sample", "save")
         }
         now = json.loads(json.dumps(dataclasses.asdict(self.config)))
@@ -679,14 +759,12 @@ class Trainer:
                 )
 
     def _check_pictures(self, info: dict[str, Any]) -> None:
-        now, before = self.model_config, info["model"]
-        numbers = (len(self.images), now.data_mean, now.data_std)
-        then = (info["record"]["training_images"], before["data_mean"], before["data_std"])
-        if numbers != then:
+        now, before, count = self.model_config, info["model"], info["record"]["training_images"]
+        if count != len(self.images) or not self._take_scale(before):
             raise ValueError(
-                f"this run was trained on other pictures: {then[0]} of mean {then[1]} and "
-                f"deviation {then[2]}, now {numbers[0]} of {numbers[1]} and {numbers[2]}; give "
-                "the same, or start a new folder"
+                f"this run was trained on other pictures: {count} of mean {before['data_mean']} "
+                f"and deviation {before['data_std']}, now {len(self.images)} of {now.data_mean} "
+                f"and {now.data_std}; give the same, or start a new folder"
             )
 
     def _encode(
@@ -698,7 +776,7 @@ class Trainer:
             return None, None
         from minidiff.text import TextEncoder, encode_texts
 
-        encoder = TextEncoder(config.text_encoder, max_tokens=config.max_tokens)
+        encoder = TextEncoder(config.text_encoder, config.max_tokens, self.device)
         if encoder.dim != config.unet.text_dim:
             raise ValueError(
                 f"the text encoder {config.text_encoder!r} gives vectors of width {encoder.dim}, "
@@ -736,6 +814,15 @@ class Trainer:
             text_fingerprint=self.encoder_fingerprint,
             max_tokens=config.max_tokens,
         )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"unet": {"stem": 2}} -> {"unet.stem": 2}"""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+        flat |= {f"{prefix}{name}": value} if inner is None else inner
+    return flat
 
 
 @contextlib.contextmanager

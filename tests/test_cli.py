@@ -19,7 +19,7 @@ from PIL import Image
 
 import minidiff
 from minidiff import cli, plots
-from minidiff.checkpoints import ModelConfig, save_model
+from minidiff.checkpoints import ModelConfig, load_model, save_model
 from minidiff.pipeline import Pipeline
 from minidiff.samplers import SAMPLERS
 from minidiff.training import Trainer
@@ -638,6 +638,27 @@ def test_train_resume_and_sample(run: Run, here: Path, recipe: Path, data: Path)
 
     result = run("sample", "", *QUICK, "--model", "run 1")
     assert result == (0, "glyphs.png\n", "")
+
+
+def test_train_from_an_earlier_model_to_a_time_limit(
+    run: Run, here: Path, recipe: Path, data: Path
+) -> None:
+    arguments = ("train", "--recipe", recipe, "--data", data)
+    assert run(*arguments, "--output", "a").status == 0
+    result = run(*arguments, "--output", "b", "--start", "a", "--seed", 1, "--time-limit", 1e-6)
+    assert result.status == 0, result.err
+    _, _, record = load_model(here / "b" / "model")
+    assert record["steps"] == 1 and record["recipe"]["time_limit"] == 1e-6  # ends after a step
+    assert [stage["steps"] for stage in record["stages"]] == [3]
+
+    result = run(*arguments, "--output", "b", "--start", "a", "--seed", 1, "--resume")
+    assert is_one_line(result) and "only a new run can start from" in result.err
+    result = run(*arguments, "--output", "c", "--start", "glyph46")
+    assert is_one_line(result) and "no model 'glyph46'" in result.err
+    result = run(*arguments, "--output", "c", "--start", "glyph64")
+    assert is_one_line(result) and "cannot start from" in result.err and "unet" in result.err
+    result = run(*arguments, "--output", "d", "--time-limit", 0)
+    assert is_one_line(result) and "time_limit must be a number above 0" in result.err
 
 
 def test_train_with_text_draws_the_pictures_own_texts(

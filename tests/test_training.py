@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import json
 import math
 import mmap
@@ -74,6 +75,7 @@ class Words(text.TextEncoder):
         self.name, self.max_tokens, self.device = str(name), max_tokens, torch.device(device)
         self.fingerprint, self.dim = "0123", WIDTH
         vectors = torch.randn(97, WIDTH, generator=torch.Generator().manual_seed(0))
+        vectors = vectors.to(self.device)
         self._model = lambda input_ids, **_: SimpleNamespace(last_hidden_state=vectors[input_ids])
 
     def _token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
@@ -337,6 +339,21 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     assert short.learning_rate_at(0) == pytest.approx(0.2)
 
 
+def test_with_a_time_limit_the_learning_rate_falls_by_steps_or_time() -> None:
+    """By whichever is nearer its end."""
+    config = change(PLAIN, steps=100, warmup=10, decay=0.4, learning_rate=2.0)
+    limited = change(config, time_limit=5.0)
+    for step in (3, 50, 90):
+        assert config.learning_rate_at(step, 1e9) == config.learning_rate_at(step)
+        assert limited.learning_rate_at(step) == config.learning_rate_at(step)
+    for seconds, share in ((0, 1), (180, 1), (210, 0.75), (240, 0.5), (300, 0), (400, 0)):
+        assert limited.learning_rate_at(20, seconds) == pytest.approx(2 * share)
+    assert limited.learning_rate_at(80, 210) == pytest.approx(2 * 0.5)  # here the steps are ahead
+    assert limited.learning_rate_at(4, 240) == pytest.approx(2 * 0.5 * 0.5)  # warming up till late
+    steady = change(limited, decay=0.0)
+    assert steady.learning_rate_at(50, 299) == 2.0
+
+
 @pytest.mark.parametrize("prediction_type", ["flow", "v", "eps", "x0"])
 def test_held_out_loss_of_a_network_that_answers_zero(tmp_path: Path, prediction_type: str) -> None:
     """The mean square of the target: 2 for eps − x0, else 1, whatever t."""
@@ -566,6 +583,164 @@ def test_the_log_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     assert sorted(p.name for p in path.parent.iterdir()) == ["checkpoints", "log.jsonl", "model"]
 
 
+# ---------------------------------------------------------------------- time limit, warm start
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that moves on by a second whenever it is read."""
+    fake = SimpleNamespace(now=0.0)
+
+    def monotonic() -> float:
+        fake.now += 1
+        return fake.now
+
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=monotonic))
+    return fake
+
+
+TIMED = change(
+    PLAIN, steps=1000, time_limit=0.5, warmup=1, decay=0.5, log_every=1, evaluate_every=7,
+    sample_every=100, save_every=10,
+)  # fmt: skip
+
+
+def test_a_time_limit_ends_the_run_properly(tmp_path: Path, clock: SimpleNamespace) -> None:
+    sampled: list[int] = []
+    trainer = train(
+        TIMED, tmp_path / "run", held_out=Pictures(4, seed=1),
+        callback=lambda t: sampled.append(t.step_count),
+    )  # fmt: skip
+    steps, folder = trainer.step_count, tmp_path / "run"
+    assert steps == 16 and 30 <= trainer.seconds < 32  # each step reads the clock twice
+    assert sampled == [steps] and saved(folder)[-1] == steps
+    assert [e["step"] for e in log(folder) if "held_out_loss" in e] == [7, 14, 16]
+    rates = [e["learning_rate"] for e in log(folder) if "loss" in e]
+    seconds = [0.0, *(e["seconds"] for e in log(folder) if "loss" in e)]
+    expected = [1e-3 * min(1, (30 - s) / 15) for s in seconds[:-1]]
+    assert rates == pytest.approx(expected) and rates[0] == 1e-3 and rates[-1] < 1e-4
+    record = load_model(folder / "model")[2]
+    assert record["steps"] == steps and record["recipe"]["time_limit"] == 0.5
+
+    again = train(TIMED, folder, resume=True)
+    assert again.step_count == steps  # the time is over
+    longer = train(change(TIMED, time_limit=1.0), folder, resume=True)
+    assert longer.step_count > steps + 8 and 60 <= longer.seconds < 62
+
+
+def test_a_time_limit_counts_the_time_before_an_interruption(
+    tmp_path: Path, clock: SimpleNamespace
+) -> None:
+    def stop(trainer: Trainer) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(TrainingStopped):
+        train(change(TIMED, sample_every=5), tmp_path / "run", callback=stop)
+    clock.now += 1000  # a night
+    trainer = train(TIMED, tmp_path / "run", resume=True)
+    assert 14 <= trainer.step_count <= 18 and 30 <= trainer.seconds < 32
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_warm_start_takes_the_weights_and_keeps_the_stages(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    train(change(TEXT, steps=6), first)
+    assert load_model(first / "model")[2]["stages"] == []
+    config = change(TEXT, seed=1, learning_rate=5e-4, steps=5)
+    trainer = Trainer(config, Pictures(), second, start=first / "model")
+    weights = load_model(first / "model")[0].state_dict()
+    for network in (trainer.network, trainer.averaged):
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, weights[name])
+    assert not trainer.optimizer.optimizer.state and trainer.step_count == 0
+    trainer.run()
+    assert log(second)[0]["learning_rate"] == 5e-4  # after a warm-up of its own
+    record = load_model(second / "model")[2]
+    assert (record["images_seen"], record["images_seen_in_all"]) == (20, 44)
+    (stage,) = record["stages"]
+    assert stage["steps"] == 6 and stage["images_seen"] == 24 and "stages" not in stage
+    assert TrainingConfig.from_dict(stage["recipe"]) == change(TEXT, steps=6)
+    assert stage["torch"] == torch.__version__ and stage["device"].startswith("cpu")
+    assert stage["weights_sha256"] == sha256(first / "model" / "model.safetensors")
+
+    newest_of_second = newest(second)  # a checkpoint of a run is a model, too
+    train(change(TEXT, seed=2, steps=4), third, start=newest_of_second)
+    record = load_model(third / "model")[2]
+    assert record["images_seen_in_all"] == 24 + 20 + 16
+    assert [s["recipe"]["seed"] for s in record["stages"]] == [0, 1]
+    assert record["stages"][0] == stage
+    weights_of_second = sha256(newest_of_second / "model.safetensors")
+    assert record["stages"][1]["weights_sha256"] == weights_of_second
+
+
+def test_a_warm_start_resumes_bit_for_bit_with_its_stages(tmp_path: Path) -> None:
+    def stop(trainer: Trainer) -> None:
+        raise KeyboardInterrupt
+
+    model = tmp_path / "first" / "model"
+    train(SHORT, tmp_path / "first")
+    config = change(PLAIN, seed=3)
+    train(config, tmp_path / "straight", start=model)
+    with pytest.raises(TrainingStopped):
+        train(config, tmp_path / "halves", start=model, callback=stop)
+    with pytest.raises(ValueError, match=r"only a new run can start from .*model"):
+        train(config, tmp_path / "halves", start=model, resume=True)
+    shutil.rmtree(model)  # it is not needed any more
+    train(config, tmp_path / "halves", resume=True)
+    assert same_state(newest(tmp_path / "straight"), newest(tmp_path / "halves"))
+    records = [load_model(tmp_path / name / "model")[2] for name in ("straight", "halves")]
+    assert records[0]["stages"] == records[1]["stages"] and len(records[0]["stages"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unet": dataclasses.replace(WITH_TEXT, stem=2)}, r"its unet\.stem is 1, here it is 2"),
+        ({"unet": dataclasses.replace(WITH_TEXT, channels=(16, 32))}, r"its unet\.channels is"),
+        ({"schedule": "cosine"}, "its schedule is 'straight', here it is 'cosine'"),
+        ({"prediction_type": "v"}, "its prediction_type is 'flow', here it is 'v'"),
+        ({"schedule": "linear", "zero_terminal_snr": True, "prediction_type": "v"}, "schedule"),
+        ({"unet": NO_TEXT, "text_encoder": None}, r"its unet\.channels is .*here it is"),
+    ],
+)
+def test_a_model_of_another_kind_is_no_start(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    train(change(TEXT, steps=2), tmp_path / "first")
+    with pytest.raises(ValueError, match=r"cannot start from .*first.*" + message):
+        train(change(TEXT, **changes), tmp_path / "second", start=tmp_path / "first" / "model")
+
+
+def test_a_model_of_another_encoder_or_other_pictures_is_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(change(TEXT, steps=2), tmp_path / "first")
+    model = tmp_path / "first" / "model"
+    with pytest.raises(ValueError, match=r"its data have mean .* Use the same pictures"):
+        Trainer(TEXT, Pictures(seed=1), tmp_path / "second", start=model)
+    monkeypatch.setattr(text, "TextEncoder", OtherWords)
+    with pytest.raises(ValueError, match="its text_fingerprint is '0123', here it is '4567'"):
+        Trainer(TEXT, Pictures(), tmp_path / "third", start=model)
+    monkeypatch.setattr(text, "TextEncoder", Words)
+    # the name of the encoder (perhaps a folder) and how many tokens it may give are free
+    config = change(TEXT, text_encoder="words elsewhere", max_tokens=4)
+    assert train(config, tmp_path / "fourth", start=model).stages
+
+
+def test_pictures_drawn_a_little_differently_keep_the_scale_of_the_weights(tmp_path: Path) -> None:
+    first = train(SHORT, tmp_path / "run").model_config
+    pictures = Pictures()
+    pictures.images[0, 0, 0, 0] -= 9  # as by another release of the library that draws
+    assert Trainer(SHORT, pictures, tmp_path / "alone").model_config.data_mean != first.data_mean
+    longer = change(SHORT, steps=6)
+    resumed = Trainer(longer, pictures, tmp_path / "run", resume=True)
+    started = Trainer(SHORT, pictures, tmp_path / "new", start=tmp_path / "run" / "model")
+    assert resumed.model_config == started.model_config == first
+
+
 # -------------------------------------------------------------------------- what goes wrong
 
 
@@ -752,6 +927,9 @@ def test_a_recipe_from_plain_values() -> None:
         ({"no_text": 1.5}, "no_text must lie between 0 and 1, got 1.5"),
         ({"ema_decay": -0.1}, "ema_decay must lie between 0 and 1"),
         ({"image_size": 0}, "image_size must be above 0"),
+        ({"time_limit": 0.0}, "time_limit must be a number above 0, got 0.0"),
+        ({"time_limit": math.inf}, "time_limit must be a number above 0, got inf"),
+        ({"time_limit": "long"}, "time_limit must be a number above 0, got 'long'"),
         ({"unet": dataclasses.replace(NO_TEXT, stem=3)}, "image_size must be a multiple of 3"),
         ({"text_encoder": "minilm"}, "text_encoder is 'minilm' but unet.text_dim is None"),
         ({"unet": WITH_TEXT}, "text_encoder is None but unet.text_dim is 12"),
@@ -975,7 +1153,9 @@ def test_two_processes_give_the_loss_of_one(tmp_path: Path) -> None:
             assert (second[key] - value).norm() <= 2e-3 * value.norm(), key
 
 
-SHARED = change(TEXT, steps=6, log_every=2, save_every=3, no_text=0.6, learning_rate=1e-2)
+SHARED = change(
+    TEXT, steps=6, time_limit=60, log_every=2, save_every=3, no_text=0.6, learning_rate=1e-2
+)
 KILLED = change(
     PLAIN, steps=50, log_every=5, save_every=2, evaluate_every=100, sample_every=100, warmup=1
 )
