@@ -273,8 +273,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="glyph64, or a .toml file with settings of minidiff.TrainingConfig "
-            "(text_encoder = false: without text)"
+            help="glyph64, glyph64-gpu (four times the work), or a .toml file with "
+            "settings of minidiff.TrainingConfig (text_encoder = false: without text)"
         ),
     ] = "glyph64",
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run stopped")] = False,
