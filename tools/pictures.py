@@ -18,12 +18,12 @@ from minidiff import plots
 from minidiff.glyphs import GlyphDataset, nearest, to_float
 
 STATIC = Path(__file__).parents[1] / "book" / "_static"
-PROMPTS = ("gold", "water, river", "tree", "bird")
+PROMPTS = ("gold", "water", "tree", "bird", "fish", "fire")
 
 
 def main() -> None:
     pipeline, real = minidiff.load(), GlyphDataset(split="all")
-    each = 10
+    each = 8
     drawn = pipeline(PROMPTS, num_images_per_prompt=each, seed=0)
     twins = to_float(real.images[nearest(drawn, real.images)[:, 0]])
     rows = [

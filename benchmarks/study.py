@@ -1,0 +1,140 @@
+"""Where compute goes: short trainings that differ from the recipe in one thing each.
+
+    python benchmarks/study.py                 # all that are missing: seven minutes each, one core
+    python benchmarks/study.py stem2 cosine_v  # these
+
+Every run sees the same number of glyphs, about one pass through the data, with the learning rate
+falling to 0 over the second half. What they are judged by is the squared error on held-out glyphs
+in the units of the shipped recipe (the straight line's flow, eps - x_0), at the same eight ratios
+of signal to noise whatever the schedule and whatever the network predicts, so that all figures can
+be compared. `recipe` is run with two seeds: what differs by less than they do is no difference.
+Finished models stay in runs/study/<name>/model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import RESULTS, machine, write
+
+import minidiff
+from minidiff.denoisers import NetworkDenoiser
+from minidiff.glyphs import GlyphDataset, to_float
+from minidiff.samplers import seeded_generator
+from minidiff.schedules import make_schedule
+from minidiff.training import Trainer, TrainingConfig, latest_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = Path(minidiff.__file__).parent / "recipes" / "glyph64.toml"
+STEPS = 304  # of 64 glyphs: 19,456 of the 19,475
+HELD_OUT = 512
+
+# name: (what is different, settings of TrainingConfig, settings of UNetConfig)
+VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "recipe": ("the recipe itself", {}, {}),
+    "batch32": ("batches of 32, twice the steps", {"batch_size": 32, "steps": 2 * STEPS}, {}),
+    "std1": ("timesteps: logit-normal of deviation 1.0, not 1.4", {"timestep_std": 1.0}, {}),
+    "rate2e-3": ("learning rate 2e-3", {"learning_rate": 2e-3}, {}),
+    "seed1": ("the recipe with another seed", {"seed": 1}, {}),
+    "noisier": ("timesteps shifted towards noise (mean +1)", {"timestep_mean": 1.0}, {}),
+    "cleaner": ("timesteps shifted towards data (mean -0.5)", {"timestep_mean": -0.5}, {}),
+    "stem2": ("stem 2: 32 x 32 places of 4 numbers", {}, {"stem": 2}),
+    "cosine_v": ("cosine schedule, v", {"schedule": "cosine", "prediction_type": "v"}, {}),
+    "linear_eps": (
+        "linear schedule, eps: the article's",
+        {"schedule": "linear", "prediction_type": "eps"},
+        {},
+    ),
+    "straight_x0": ("straight line, x0", {"prediction_type": "x0"}, {}),
+    "no_pooled": ("text through cross-attention alone", {}, {"pooled_text": False}),
+    "attention_low": (
+        "attention at the lowest level only",
+        {},
+        {"attention": (False, False, True)},
+    ),
+    "attention_all": ("attention at all levels", {}, {"attention": (True, True, True)}),
+    "wide": ("wider, so more parameters than may ship", {}, {"channels": (128, 128, 160)}),
+    "deep": ("two blocks a level, narrower", {}, {"channels": (64, 96, 96), "blocks": 2}),
+    "whole": ("whole definitions only, no random senses", {"senses": 0.0}, {}),
+    "tokens16": ("16 tokens of text, not 32", {"max_tokens": 16}, {}),
+    "rate5e-4": ("learning rate 5e-4", {"learning_rate": 5e-4}, {}),
+}
+
+
+@torch.inference_mode()
+def losses(trainer: Trainer, network: Any, with_text: bool = True) -> dict[str, float]:
+    """Error of the straight line's flow at its t = 62, 188, ..., whatever was trained."""
+    straight, schedule = make_schedule("straight"), trainer.schedule
+    assert trainer.held_out is not None and trainer.held_out_rows is not None
+    chosen = torch.randperm(len(trainer.held_out), generator=seeded_generator(0, 4))[:HELD_OUT]
+    rows = trainer.held_out_rows[chosen]
+    tokens, mask = trainer._read(rows if with_text else torch.full_like(rows, -1))
+    x0 = trainer.model_config.to_data(to_float(trainer.held_out[chosen]))
+    eps = torch.randn(x0.shape, generator=seeded_generator(0, 3))
+    denoiser = NetworkDenoiser(
+        network.eval(), schedule, trainer.config.prediction_type, tokens=tokens, mask=mask
+    )
+    result = {}
+    for k in range(8):
+        t = round(1000 * (2 * k + 1) / 16)
+        ratio = straight.alpha[t] / straight.sigma[t]
+        same = int((schedule.alpha[1:] / schedule.sigma[1:] - ratio).abs().argmin()) + 1
+        steps = torch.full((len(x0),), same)
+        x_t = schedule.add_noise(x0, eps, steps)
+        error = (denoiser(x_t, same).x0 - x0).square().mean()
+        result[str(t)] = round(float(error * (1 + ratio) ** 2), 5)
+    return {**result, "mean": round(sum(result.values()) / 8, 5)}
+
+
+def run(name: str, runs: Path) -> dict[str, Any]:
+    what, training, unet = VARIANTS[name]
+    base = TrainingConfig.from_dict(tomllib.loads(RECIPE.read_text(encoding="utf-8")))
+    settings = {"steps": STEPS, "warmup": 100, "decay": 0.5, **training}
+    every = {f"{x}_every": 10**9 for x in ("evaluate", "sample", "save")}
+    config = dataclasses.replace(
+        base, **settings, **every, unet=dataclasses.replace(base.unet, **unet)
+    )
+    size = config.image_size
+    folder = runs / name
+    again = latest_checkpoint(folder) is not None  # it was stopped before it was judged
+    train, test = GlyphDataset(size, "train"), GlyphDataset(size, "test")
+    trainer = Trainer(config, train, folder, test, resume=again)
+    started = time.process_time()  # of this process alone: other work beside does not count
+    trainer.run()
+    seconds = trainer.seconds if again else time.process_time() - started
+    with_text, without = (losses(trainer, trainer.averaged, text) for text in (True, False))
+    return {
+        "what": what,
+        "parameters": sum(p.numel() for p in trainer.network.parameters()),
+        "images": trainer.step_count * config.batch_size,
+        "cpu_seconds": round(seconds),
+        "held_out": with_text,
+        # Text tells something only where there is much noise.
+        "less_with_text_at_938": round(without["938"] - with_text["938"], 5),
+        "held_out_without_ema": losses(trainer, trainer.network),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(VARIANTS)}; all if none")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "study")
+    arguments = parser.parse_args()
+    path = RESULTS / "study.json"
+    for name in arguments.names or VARIANTS:
+        done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": {}}
+        if name not in done["runs"]:
+            result = run(name, arguments.runs)
+            done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": {}}
+            write("study", {"machine": machine(), "runs": {**done["runs"], name: result}})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,427 @@
+"""What `minidiff evaluate` measures of a model of glyphs, and beside what.
+
+Numbers of samples, prompts, timesteps and seeds are fixed, so that figures of different models can
+be compared. Every distance has its scale beside it: the *floor* is what held-out real glyphs get,
+as many as there are samples, and the yardsticks are the same real glyphs after a blur, thickened,
+in a bolder weight, in a serif font.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minidiff import metrics, samplers
+from minidiff.checkpoints import read_info, read_tensors
+from minidiff.denoisers import NetworkDenoiser
+from minidiff.glyphs import DATA, Glyph, GlyphDataset, render, to_float
+from minidiff.recogniser import Recogniser, load_recogniser
+from minidiff.training import loss_by_timestep
+
+if TYPE_CHECKING:
+    from minidiff.pipeline import Pipeline
+
+__all__ = [
+    "FORMS",
+    "WANTED",
+    "Form",
+    "HeldOut",
+    "as_text",
+    "draw",
+    "evaluate",
+    "held_out_loss",
+    "radicals",
+    "real_features",
+    "shows",
+]
+
+STEPS = 20  # of the sampler, everywhere
+# What the text alone tells of the radical, see tools/text_yardsticks.py.
+TEXT_YARDSTICKS = (
+    "text classifier, sampled",
+    "text classifier, arg-max",
+    "nearest definition's glyph",
+)
+TEXT = DATA / "text_yardsticks"
+SERIF, BOLD = DATA / "NotoSerifSC-test.otf", DATA / "NotoSansSC-Bold-test.otf"
+REFERENCE = 4096  # training glyphs that distances are taken to
+
+# One-word prompts, the radical (Kangxi number) and the components that a glyph of that meaning has.
+WANTED: dict[str, tuple[int, str]] = {
+    "gold": (167, "金钅"),
+    "water": (85, "氵水"),
+    "tree": (75, "木"),
+    "bird": (196, "鳥鸟"),
+    "fish": (195, "魚鱼"),
+    "insect": (142, "虫"),
+    "fire": (86, "火灬"),
+    "hand": (64, "扌手"),
+    "heart": (61, "忄心⺗"),
+    "speak": (149, "言讠"),
+    "grass": (140, "艹"),
+    "bamboo": (118, "⺮竹"),
+    "silk": (120, "糹纟糸"),
+    "horse": (187, "馬马"),
+    "woman": (38, "女"),
+    "stone": (112, "石"),
+    "mountain": (46, "山"),
+    "disease": (104, "疒"),
+    "dog": (94, "犭犬"),
+    "rain": (173, "雨"),
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How much is drawn: held-out definitions, pictures of each prompt, and without text."""
+
+    definitions: int
+    per_prompt: int
+    without_text: int
+    with_guidance: bool  # whether held-out definitions are drawn with guidance, too
+
+
+FORMS = {"quick": Form(256, 8, 256, False), "full": Form(1034, 64, 1024, True)}
+
+
+def evaluate(
+    pipeline: Pipeline, form: Form, seed: int = 0, progress: bool = False
+) -> dict[str, Any]:
+    """All measures of a model of glyphs as plain numbers, see `minidiff evaluate --help`.
+
+    Args:
+        pipeline: a model of grey pictures of at least 64 × 64.
+        form: how much to draw.
+        seed: of the noise that the pictures start from.
+        progress: show a bar with the time left.
+
+    Raises:
+        ValueError: for a model of smaller or coloured pictures, which the recogniser cannot read.
+    """
+    _check(pipeline)
+    recogniser, record = load_recogniser()
+    test = HeldOut(form.definitions)
+    text = pipeline.config.text_encoder is not None
+    total = (form.definitions * (1 + form.with_guidance) + form.per_prompt * len(WANTED)) * text
+    with _bar(total + form.without_text, progress) as bar:
+        nothing = [""] * form.without_text
+        sets = {"without text": draw(pipeline, nothing, seed, bar, guidance_scale=1.0)}
+        if text:
+            sets["guidance 1"] = draw(pipeline, test.texts, seed, bar, guidance_scale=1.0)
+            if form.with_guidance:
+                sets["default guidance"] = draw(pipeline, test.texts, seed, bar)
+            words = {w: draw(pipeline, [w] * form.per_prompt, seed, bar) for w in WANTED}
+    result: dict[str, Any] = {
+        "samples": dataclasses.asdict(form),
+        "num_inference_steps": STEPS,
+        "seed": seed,
+        "held_out_loss": held_out_loss(pipeline, 512),
+        "distances": _distances(recogniser, test, sets),
+        "paper": _paper(pipeline, seed),
+        "copying": _copying(test, sets),
+        "recogniser": record["held_out"],
+    }
+    if text:
+        result["faithfulness"] = _faithfulness(recogniser, test, sets)
+        result["prompts"] = _prompts(recogniser, words)
+    return result
+
+
+def _check(pipeline: Pipeline) -> None:
+    size, channels = pipeline.config.image_size, pipeline.network.config.in_channels
+    if size < 64 or channels != 1:
+        raise ValueError(
+            f"this model draws {size} × {size} pixels in {channels} channels; the recogniser reads "
+            "grey glyphs of at least 64 × 64, so only the loss on held-out glyphs can be measured "
+            "(--loss-only)"
+        )
+
+
+# ------------------------------------------------------------------- drawing
+
+
+class HeldOut:
+    """A fixed choice of held-out characters, their texts and pictures."""
+
+    def __init__(self, count: int) -> None:
+        dataset = GlyphDataset(64, "test")
+        # A random choice, always the same: in order of code points the first are all rare ones.
+        order = torch.randperm(len(dataset), generator=samplers.seeded_generator(0, 4))
+        self.rows = order[:count]
+        self.glyphs: list[Glyph] = [dataset.glyphs[i] for i in self.rows.tolist()]
+        self.texts = [glyph.definition for glyph in self.glyphs]
+        self.images = to_float(dataset.images[self.rows])
+
+    def in_font(self, font: Any) -> Tensor:
+        return to_float(render([g.char for g in self.glyphs], 64, font)).unsqueeze(1)
+
+
+def draw(
+    pipeline: Pipeline,
+    texts: Sequence[str],
+    seed: int = 0,
+    bar: Any = None,
+    num_inference_steps: int = STEPS,
+    **options: Any,
+) -> Tensor:
+    """One picture of each text, each from noise of its own: (N, 1, 64, 64).
+
+    Args:
+        bar: a progress bar that is told of every picture.
+        options: of the pipeline.
+    """
+    parts = []
+    for start in range(0, len(texts), 64):
+        part = texts[start : start + 64]
+        noise = [samplers.seeded_generator(seed, start + i) for i in range(len(part))]
+        images = pipeline(part, num_inference_steps=num_inference_steps, generator=noise, **options)
+        parts.append(images)
+        if bar is not None:
+            bar.update(len(part))
+    images = torch.cat(parts)
+    return images if images.shape[-1] == 64 else F.interpolate(images, (64, 64), mode="area")
+
+
+@contextmanager
+def _bar(total: int, show: bool) -> Iterator[Any]:
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc="Drawing", unit=" glyphs", disable=not show, leave=False) as bar:
+        yield bar
+
+
+# ------------------------------------------------------------------- the measures
+
+
+def held_out_loss(pipeline: Pipeline, count: int) -> dict[str, float]:
+    """The training loss by timestep on held-out glyphs, see `loss_by_timestep`."""
+    dataset = GlyphDataset(pipeline.config.image_size, "test")
+    if not 1 <= count <= len(dataset):
+        raise ValueError(f"count must be from 1 to {len(dataset):,}, got {count:,}")
+    # Spread over the whole set: in order of code points the first are all rare characters.
+    chosen = torch.linspace(0, len(dataset) - 1, count).long()
+    images = to_float(dataset.images[chosen]).to(pipeline.device)
+    if pipeline.config.text_encoder is None:
+        return loss_by_timestep(pipeline.network, pipeline.config, images)
+    text = pipeline.text_encoder.encode([dataset.prompts[i][0] for i in chosen.tolist()])
+    return loss_by_timestep(pipeline.network, pipeline.config, images, text.tokens, text.mask)
+
+
+def _distances(
+    recogniser: Recogniser, test: HeldOut, sets: dict[str, Tensor]
+) -> dict[str, dict[str, float]]:
+    """Every set, and the yardsticks, against the same real glyphs of the training split."""
+    real = real_features(recogniser)
+    count = min(len(test.images), *(len(images) for images in sets.values()))
+    yardsticks: dict[str, Callable[[], Tensor]] = {
+        "floor (held-out real glyphs)": lambda: test.images,
+        "the same, blurred by 1 pixel": lambda: metrics.blurred(test.images),
+        "the same, 1 pixel thicker": lambda: metrics.dilated(test.images),
+        "the same in bold": lambda: test.in_font(BOLD),
+        "the same with serifs": lambda: test.in_font(SERIF),
+    }
+    pictures = {**sets, **{name: make() for name, make in yardsticks.items()}}
+    return {name: _measures(recogniser, real, x[:count]) for name, x in pictures.items()}
+
+
+@lru_cache(maxsize=1)
+def real_features(recogniser: Recogniser) -> Tensor:
+    """(4096, 128): a fixed choice of training glyphs as the recogniser sees them."""
+    train = GlyphDataset(64, "train").images
+    chosen = torch.randperm(len(train), generator=samplers.seeded_generator(0, 6))[:REFERENCE]
+    return metrics.features(recogniser, train[chosen])
+
+
+def _measures(recogniser: Recogniser, real: Tensor, images: Tensor) -> dict[str, float]:
+    seen = metrics.features(recogniser, images)
+    precision, recall = metrics.precision_recall(real[: len(seen)], seen)
+    return {
+        "frechet": round(metrics.frechet_distance(real, seen), 3),
+        "kernel": round(metrics.kernel_distance(real, seen), 4),
+        "precision": round(precision, 3),
+        "recall": round(recall, 3),
+        "edge_width": round(metrics.edge_width(images), 3),
+        "grey_share": round(metrics.grey_share(images), 4),
+        "samples": len(images),
+    }
+
+
+def _paper(pipeline: Pipeline, seed: int) -> float:
+    """White of the border, +1 = paper, of 64 pictures drawn without any clipping."""
+    config = pipeline.config
+    denoiser = NetworkDenoiser(pipeline.network, pipeline.schedule, config.prediction_type)
+    shape = (64, pipeline.network.config.in_channels, config.image_size, config.image_size)
+    generators = [samplers.seeded_generator(seed, i) for i in range(64)]
+    x = samplers.standard_normal(shape, generators, pipeline.device)
+    for step in samplers.sample_steps(denoiser, x, "dpmpp_2m", STEPS, generators):
+        x = step.x
+    return round(metrics.border_white(x.cpu() * config.data_std + config.data_mean), 4)
+
+
+@lru_cache(maxsize=1)
+def _nearest_of_real() -> Tensor:
+    """(1034,) how far held-out real glyphs are from the nearest training glyph."""
+    test, train = (GlyphDataset(64, split).images for split in ("test", "train"))
+    return metrics.nearest_distance(test, train)
+
+
+def _copying(test: HeldOut, sets: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """How many are nearer to a training glyph than all but 5 % of held-out real glyphs are.
+
+    Variants of a character are in one split with it, so a real held-out glyph is near to a training
+    glyph only by chance; 5 % is what no copying at all looks like.
+    """
+    train, real = GlyphDataset(64, "train").images, _nearest_of_real()
+
+    def share(distance: Tensor, real: Tensor) -> float:
+        return (distance < real.quantile(0.05)).float().mean().item()
+
+    result: dict[str, dict[str, Any]] = {}
+    for name in ("guidance 1", "default guidance", "without text"):
+        if name in sets:
+            distance = metrics.nearest_distance(sets[name], train)
+            low, high = metrics.bootstrap(share, distance, real)
+            result[name] = {
+                "share": round(share(distance, real), 4),
+                "interval": [round(low, 4), round(high, 4)],
+                "median_distance": round(distance.median().item(), 4),
+                "median_distance_of_real": round(real.median().item(), 4),
+            }
+    return result
+
+
+def _faithfulness(recogniser: Recogniser, test: HeldOut, sets: dict[str, Tensor]) -> dict[str, Any]:
+    """Share of pictures whose radical is that of the character whose definition was asked for.
+
+    Beside it what can be expected: a classifier of texts, whose radicals are drawn in proportion
+    (which is what a perfect sampler does) or taken where they are most likely, and the glyph of the
+    training definition that is nearest in meaning.
+    """
+    truth = torch.tensor([glyph.radical for glyph in test.glyphs])
+    yardsticks = read_tensors(TEXT, "yardsticks.safetensors", read_info(TEXT))
+    result: dict[str, Any] = {
+        name: round(yardsticks[name][test.rows].mean().item(), 4) for name in TEXT_YARDSTICKS
+    }
+    pictures = {"real glyphs, as the recogniser reads them": test.images, **sets}
+    for name, images in pictures.items():
+        if name != "without text":
+            right = radicals(recogniser, images) == truth
+            low, high = metrics.wilson(int(right.sum()), len(right))
+            share = right.float().mean().item()
+            result[name] = {"share": round(share, 4), "interval": [round(low, 4), round(high, 4)]}
+    return result
+
+
+@torch.inference_mode()
+def radicals(recogniser: Recogniser, images: Tensor) -> Tensor:
+    """(N,) the likeliest radical of each picture, 1 to 214."""
+    logits = recogniser.logits(metrics.features(recogniser, images))[0]
+    return logits.argmax(1) + 1
+
+
+@torch.inference_mode()
+def shows(recogniser: Recogniser, images: Tensor, word: str) -> Tensor:
+    """(N,) bool: whether the recogniser sees the radical or a component that a word stands for.
+
+    Each is a question of its own, so a picture may show several or none.
+    """
+    radical, parts = WANTED[word]
+    radicals, components, _ = recogniser.logits(metrics.features(recogniser, images))
+    columns = [recogniser.components.index(c) for c in parts if c in recogniser.components]
+    answers = torch.cat([radicals[:, radical - 1 : radical], components[:, columns]], 1)
+    return (answers > 0).any(1)
+
+
+@lru_cache(maxsize=1)
+def _known(recogniser: Recogniser) -> Tensor:
+    """(20509, 128): all real glyphs as the recogniser sees them; takes some ten seconds."""
+    return metrics.features(recogniser, GlyphDataset(64, "all").images)
+
+
+def _prompts(recogniser: Recogniser, words: dict[str, Tensor]) -> dict[str, Any]:
+    """For every prompt how many show what was asked for, and how many different glyphs they are."""
+    known = _known(recogniser)
+    result: dict[str, Any] = {}
+    for word, images in words.items():
+        count = int(shows(recogniser, images, word).sum())
+        low, high = metrics.wilson(count, len(images))
+        closest = torch.cdist(metrics.features(recogniser, images), known).argmin(1)
+        result[word] = {
+            "share": round(count / len(images), 4),
+            "interval": [round(low, 3), round(high, 3)],
+            "different": len(closest.unique()),
+        }
+    mean = sum(entry["share"] for entry in result.values()) / len(result)
+    fewest = min(entry["different"] for entry in result.values())
+    return {"mean": round(mean, 4), "fewest_different": fewest, "words": result}
+
+
+# ------------------------------------------------------------------- for reading
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """What `evaluate` returned, as tables."""
+    return "\n\n".join(
+        "\n".join(table(result[name])) for name, table in _TABLES.items() if name in result
+    )
+
+
+def _distance_table(distances: dict[str, dict[str, float]]) -> list[str]:
+    samples = next(iter(distances.values()))["samples"]
+    head = f"Against real glyphs, {samples} samples"
+    columns = ("frechet", "kernel", "precision", "recall", "edge_width", "grey_share")
+    lines = [f"{head:<32}" + "".join(f"{name.replace('_', ' '):>12}" for name in columns)]
+    for name, row in distances.items():
+        lines.append(f"{name:<32}" + "".join(f"{row[column]:>12}" for column in columns))
+    return lines
+
+
+def _share_table(title: str) -> Callable[[dict[str, Any]], list[str]]:
+    def table(rows: dict[str, Any]) -> list[str]:
+        lines = [title]
+        for name, row in rows.items():
+            if isinstance(row, float):
+                lines.append(f"{name:<44}{row:>7.1%}")
+            else:
+                low, high = row["interval"]
+                lines.append(f"{name:<44}{row['share']:>7.1%}  ({low:.1%} to {high:.1%})")
+        return lines
+
+    return table
+
+
+def _prompt_table(prompts: dict[str, Any]) -> list[str]:
+    lines = [f"Shows what was asked for: {prompts['mean']:.1%} over 20 words"]
+    for word, row in prompts["words"].items():
+        low, high = row["interval"]
+        interval = f"({low:.0%} to {high:.0%})"
+        lines.append(
+            f"{word:<12}{row['share']:>7.1%}  {interval:<15}{row['different']:>4} different"
+        )
+    return lines
+
+
+def _loss_table(losses: dict[str, float]) -> list[str]:
+    return [
+        "Loss on held-out glyphs, by timestep",
+        "".join(f"{t:>8}" for t in losses),
+        "".join(f"{loss:>8.3f}" for loss in losses.values()),
+    ]
+
+
+_TABLES: dict[str, Callable[[Any], list[str]]] = {
+    "distances": _distance_table,
+    "paper": lambda white: [f"Border without clipping (white paper = 1): {white:.3f}"],
+    "faithfulness": _share_table("Radical of the character whose definition was asked for"),
+    "prompts": _prompt_table,
+    "copying": _share_table("Nearer to a training glyph than 95 % of held-out real ones are"),
+    "held_out_loss": _loss_table,
+}

@@ -1,0 +1,224 @@
+"""How good are pictures of glyphs: near the real ones, sharp, various, and not copied?
+
+Functions of tensors; what is drawn and compared with what is decided in `minidiff.evaluation`.
+Distances are taken in the features of the recogniser (`minidiff.recogniser`), (N, 128) each.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minidiff.glyphs import nearest, to_float
+from minidiff.samplers import seeded_generator
+
+if TYPE_CHECKING:
+    from minidiff.recogniser import Recogniser
+
+__all__ = [
+    "blurred",
+    "bootstrap",
+    "border_white",
+    "dilated",
+    "edge_width",
+    "features",
+    "frechet_distance",
+    "grey_share",
+    "kernel_distance",
+    "nearest_distance",
+    "precision_recall",
+    "wilson",
+]
+
+
+# ------------------------------------------------------------------- a set against a set
+
+
+@torch.inference_mode()
+def features(recogniser: Recogniser, images: Tensor) -> Tensor:
+    """What the recogniser sees in pictures (N, 1, 64, 64), in [-1, 1] or uint8: (N, 128)."""
+    parts = images.split(256)
+    return torch.cat(
+        [recogniser.features(to_float(x) if x.dtype == torch.uint8 else x) for x in parts]
+    )
+
+
+class _AsTheyAre(nn.Module):
+    """What torchmetrics calls a feature extractor, for features that are extracted already."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def frechet_distance(real: Tensor, other: Tensor) -> float:
+    """Fréchet distance between two sets of features (Heusel et al. 2017, eq. 6).
+
+    ‖m1 − m2‖² + tr(C1 + C2 − 2 (C1 C2)^½), as if both were Gaussian. It depends on the numbers of
+    samples: compare only figures taken with the same ones.
+
+    Args:
+        real, other: (N, d) and (M, d).
+    """
+    _check_features(real, other)
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    distance = FrechetInceptionDistance(feature=_AsTheyAre(real.shape[1])).set_dtype(torch.float64)
+    distance.update(real.double(), real=True)
+    distance.update(other.double(), real=False)
+    return float(distance.compute())
+
+
+def kernel_distance(real: Tensor, other: Tensor, size: int = 256, seed: int = 0) -> float:
+    """Kernel distance between two sets of features (Bińkowski et al. 2018): near 0 for equal ones.
+
+    Unlike the Fréchet distance it does not depend on how many samples there are. The mean over 100
+    random subsets of `size`.
+
+    Args:
+        real, other: (N, d) and (M, d), each at least `size`.
+    """
+    _check_features(real, other)
+    if min(len(real), len(other)) < size:
+        raise ValueError(
+            f"kernel_distance needs {size} samples a side, got {len(real)}, {len(other)}"
+        )
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it keeps all features, which are few here
+        distance = KernelInceptionDistance(_AsTheyAre(real.shape[1]), subsets=100, subset_size=size)
+    distance.update(real, real=True)
+    distance.update(other, real=False)
+    with torch.random.fork_rng(devices=[]):  # the subsets come from the global generator
+        torch.manual_seed(seed)
+        return float(distance.compute()[0])
+
+
+def precision_recall(real: Tensor, other: Tensor, k: int = 3) -> tuple[float, float]:
+    """How much of `other` looks real, and how much of the real ones `other` covers.
+
+    A set's region is the union of balls around its members that reach to the k-th neighbour;
+    precision is the share of `other` in the region of `real`, recall the reverse (Kynkäänniemi
+    et al. 2019, eq. 1 and 2).
+
+    Precision alone is easily fooled: what the recogniser cannot make out lands in the middle of its
+    space, where the balls of rare glyphs reach, so that noise has precision 1. Its recall is 0.
+
+    Args:
+        real, other: (N, d) and (N, d): equal numbers, for the region grows with the number.
+    """
+    _check_features(real, other)
+    if len(real) != len(other):
+        raise ValueError(f"precision and recall need equal numbers, got {len(real)}, {len(other)}")
+
+    def share(inside: Tensor, region: Tensor) -> float:
+        radius = torch.cdist(region, region).kthvalue(k + 1, dim=1).values  # the first is itself
+        return (torch.cdist(inside, region) <= radius).any(1).float().mean().item()
+
+    return share(other, real), share(real, other)
+
+
+def _check_features(real: Tensor, other: Tensor) -> None:
+    if real.ndim != 2 or other.ndim != 2 or real.shape[1] != other.shape[1]:
+        raise ValueError(
+            "features must be (N, d) and (M, d) of the same width d, "
+            f"got {tuple(real.shape)} and {tuple(other.shape)}"
+        )
+
+
+# ------------------------------------------------------------------- a picture by itself
+
+
+def edge_width(images: Tensor) -> float:
+    """Mean width in pixels of the way from paper to ink.
+
+    With u the ink from 0 to 1, a straight ramp of width w contributes w/6 to the integral of
+    u (1 − u) for every unit of the edge's length, and that of |grad u| is that length. So
+    w = 6 ∫u(1 − u) / ∫|grad u|. Grey mush has wide edges; a font's are about a pixel wide.
+
+    Args:
+        images: (N, 1, H, W) in [-1, 1].
+    """
+    ink = (1 - images) / 2
+    down = (ink[..., 1:, :-1] - ink[..., :-1, :-1]).square()
+    right = (ink[..., :-1, 1:] - ink[..., :-1, :-1]).square()
+    length = (down + right).sqrt().sum().item()
+    return 6 * (ink * (1 - ink)).sum().item() / max(length, 1e-9)
+
+
+def grey_share(images: Tensor) -> float:
+    """Share of pixels that are neither paper nor ink (between 1/10 and 9/10 of the way)."""
+    return (images.abs() < 0.8).float().mean().item()
+
+
+def border_white(images: Tensor) -> float:
+    """Mean of the outermost ring of pixels; white paper is +1, a grey veil is less.
+
+    Args:
+        images: (N, 1, H, W), not clipped to [-1, 1]: clipping hides what is too bright.
+    """
+    inner = images[..., 1:-1, 1:-1].sum().item()
+    height, width = images.shape[-2:]
+    pixels = images.shape[0] * images.shape[1] * (2 * (height + width) - 4)
+    return (images.sum().item() - inner) / pixels
+
+
+def blurred(images: Tensor, sigma: float = 1.0) -> Tensor:
+    """(N, 1, H, W) -> the same after a Gaussian blur of `sigma` pixels."""
+    x = torch.arange(-3 * math.ceil(sigma), 3 * math.ceil(sigma) + 1, dtype=images.dtype)
+    kernel = torch.exp(-(x**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    padded = F.pad(images, [len(x) // 2] * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+
+
+def dilated(images: Tensor) -> Tensor:
+    """(N, 1, H, W) -> the same with the ink one pixel thicker on all sides."""
+    return -F.max_pool2d(-images, 3, stride=1, padding=1)
+
+
+# ------------------------------------------------------------------- shares and their doubt
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927): honest also near 0 and 1 and for few trials."""
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(f"{successes} of {trials} is no share: give 0 ≤ successes ≤ trials")
+    z, p = 1.959964, successes / trials
+    middle = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * math.sqrt(p * (1 - p) / trials + (z / (2 * trials)) ** 2)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def bootstrap(
+    statistic: Callable[..., float], *samples: Tensor, rounds: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of a statistic of one or more samples, each drawn anew with replacement."""
+    generator = seeded_generator(seed, 5)
+    values = []
+    for _ in range(rounds):
+        again = [x[torch.randint(len(x), (len(x),), generator=generator)] for x in samples]
+        values.append(statistic(*again))
+    low, high = torch.tensor(values).quantile(torch.tensor([0.025, 0.975])).tolist()
+    return low, high
+
+
+def nearest_distance(images: Tensor, candidates: Tensor) -> Tensor:
+    """(N,) how far each picture is from the nearest candidate: root mean square over pixels.
+
+    Args:
+        images, candidates: (N, 1, H, W) and (M, 1, H, W), in [-1, 1] or uint8.
+    """
+    found = candidates[nearest(images, candidates)[:, 0]]
+    first, second = (to_float(x) if x.dtype == torch.uint8 else x for x in (images, found))
+    return (first - second).square().flatten(1).mean(1).sqrt()

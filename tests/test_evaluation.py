@@ -1,0 +1,222 @@
+"""`minidiff evaluate`: what it says of pictures of which the answer is known.
+
+The pictures come from stand-ins for a model (real glyphs, blank paper), so that each figure has a
+value it must take; a network with random weights shows that the whole runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from minidiff import evaluation
+from minidiff.checkpoints import ModelConfig
+from minidiff.evaluation import WANTED, Form, evaluate, shows
+from minidiff.glyphs import GlyphDataset, load_glyphs, to_float
+from minidiff.pipeline import Pipeline
+from minidiff.recogniser import load_recogniser
+from minidiff.unet import UNet, UNetConfig
+
+SMALL = Form(definitions=256, per_prompt=4, without_text=256, with_guidance=True)
+
+
+def random_pipeline(image_size: int = 64) -> Pipeline:
+    """A network that has learnt nothing and knows no text."""
+    torch.manual_seed(0)
+    unet = UNetConfig(stem=8, channels=(32,), attention=(False,), text_dim=None)
+    return Pipeline(UNet(unet), ModelConfig(unet, image_size, data_mean=0.4, data_std=0.85))
+
+
+class Stand(Pipeline):
+    """In a model's place: `draw` answers the prompts, and the loss is that of a random network."""
+
+    def __init__(self, draw: Callable[[Sequence[str]], Tensor]) -> None:
+        inner = random_pipeline()
+        super().__init__(inner.network, inner.config)
+        self.draw = draw
+
+    def __call__(self, prompt: str | Sequence[str], **_: Any) -> Tensor:
+        return self.draw(prompt)
+
+
+def with_text(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> Stand:
+    """As if the model knew text; of its loss nothing is asked."""
+    from dataclasses import replace
+
+    stand.config = replace(stand.config, text_encoder="minilm")
+    monkeypatch.setattr(evaluation, "held_out_loss", lambda *_: {"mean": 1.0})
+    return stand
+
+
+def oracle() -> Callable[[Sequence[str]], Tensor]:
+    """Answers a held-out definition with its glyph, a word with glyphs that have its radical, and
+    nothing with unseen glyphs."""
+    test = GlyphDataset(64, "test")
+    place: dict[str, int] = {}
+    for i, glyph in enumerate(test.glyphs):
+        place.setdefault(glyph.definition, i)
+    everything = GlyphDataset(64, "all")
+    rows: dict[str, Iterator[int]] = {
+        word: iter(
+            [
+                i
+                for i, glyph in enumerate(everything.glyphs)
+                if glyph.radical == radical and set(parts) & set(glyph.components)
+            ][::7]
+        )
+        for word, (radical, parts) in WANTED.items()
+    }
+    rest = iter(range(len(test)))
+
+    def draw(prompts: Sequence[str]) -> Tensor:
+        images = []
+        for prompt in prompts:
+            if prompt in WANTED:
+                images.append(everything.images[next(rows[prompt])])
+            else:
+                images.append(test.images[place[prompt] if prompt else next(rest)])
+        return to_float(torch.stack(images))
+
+    return draw
+
+
+@pytest.fixture(scope="module")
+def of_real() -> Iterator[dict[str, Any]]:
+    """What is measured of a model that draws real glyphs."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield evaluate(with_text(Stand(oracle()), patch), SMALL)
+
+
+def test_real_glyphs_reach_the_floor(of_real: dict[str, Any]) -> None:
+    distances = of_real["distances"]
+    floor = distances["floor (held-out real glyphs)"]
+    # The same glyphs but for those that share a definition.
+    assert distances["guidance 1"]["frechet"] == pytest.approx(floor["frechet"], rel=0.1)
+    assert distances["guidance 1"]["edge_width"] == pytest.approx(floor["edge_width"], rel=0.01)
+    assert distances["without text"]["frechet"] < 1.3 * floor["frechet"]
+    assert abs(floor["kernel"]) < 0.2 * distances["the same, blurred by 1 pixel"]["kernel"]
+    assert {row["samples"] for row in distances.values()} == {256}
+
+
+def test_yardsticks_are_farther_than_the_floor(of_real: dict[str, Any]) -> None:
+    distances = of_real["distances"]
+    floor = distances["floor (held-out real glyphs)"]
+    for name, row in distances.items():
+        if name == "the same with serifs":  # the recogniser knows that font, too
+            assert row["frechet"] == pytest.approx(floor["frechet"], rel=0.2)
+        elif name.startswith("the same"):
+            assert row["frechet"] > 1.2 * floor["frechet"], name
+    blurred = distances["the same, blurred by 1 pixel"]
+    assert blurred["edge_width"] > 1.4 * floor["edge_width"]
+    assert blurred["grey_share"] > 1.5 * floor["grey_share"]
+
+
+def test_real_glyphs_are_faithful(of_real: dict[str, Any]) -> None:
+    rows = of_real["faithfulness"]
+    real = rows["real glyphs, as the recogniser reads them"]["share"]
+    assert real > 0.85
+    assert rows["guidance 1"]["share"] == pytest.approx(real, abs=0.06)
+    assert 0.2 < rows["text classifier, sampled"] < rows["text classifier, arg-max"] < 0.7
+    assert 0.2 < rows["nearest definition's glyph"] < rows["text classifier, arg-max"]
+    assert "without text" not in rows
+
+
+def test_real_glyphs_show_what_was_asked_for(of_real: dict[str, Any]) -> None:
+    prompts = of_real["prompts"]
+    assert prompts["mean"] > 0.95 and len(prompts["words"]) == 20
+    assert prompts["fewest_different"] >= 3
+    assert all(low <= row["share"] <= high for row in prompts["words"].values()
+               for low, high in [row["interval"]])  # fmt: skip
+
+
+def test_unseen_glyphs_are_no_copies(of_real: dict[str, Any]) -> None:
+    for name in ("guidance 1", "without text"):
+        low, high = of_real["copying"][name]["interval"]
+        assert low <= 0.05 <= high, name
+
+
+def test_result_is_plain_and_readable(of_real: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(of_real)) == of_real
+    text = evaluation.as_text(of_real)
+    for word in ("floor", "frechet", "gold", "arg-max", "without text", "guidance 1"):
+        assert word in text
+    assert max(len(line) for line in text.splitlines()) <= 110
+
+
+def test_copies_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = to_float(GlyphDataset(64, "train").images[::37])
+    noise = 0.05 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    result = evaluate(Stand(lambda prompts: (images + noise)[: len(prompts)]), SMALL)
+    assert result["copying"]["without text"]["interval"][0] > 0.9
+    assert "prompts" not in result and "faithfulness" not in result
+
+
+def test_blank_paper_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    blank = with_text(Stand(lambda prompts: torch.ones(len(prompts), 1, 64, 64)), monkeypatch)
+    result = evaluate(blank, SMALL)
+    assert result["prompts"]["mean"] <= 0.05
+    assert result["prompts"]["fewest_different"] == 1
+    assert result["faithfulness"]["guidance 1"]["share"] < 0.2
+    distances = result["distances"]
+    floor = distances["floor (held-out real glyphs)"]["frechet"]
+    assert distances["guidance 1"]["frechet"] > 10 * floor
+    assert distances["guidance 1"]["recall"] < 0.1
+
+
+def test_a_network_that_has_learnt_nothing() -> None:
+    result = evaluate(random_pipeline(), SMALL)
+    assert [*result["held_out_loss"]][-1] == "mean"
+    noise = result["distances"]["without text"]
+    floor = result["distances"]["floor (held-out real glyphs)"]
+    assert noise["recall"] < 0.01 and noise["grey_share"] > 0.3
+    assert noise["frechet"] > 5 * floor["frechet"] and noise["edge_width"] > 3
+    assert result["paper"] != pytest.approx(1, abs=0.02)
+
+
+def test_pictures_that_cannot_be_read() -> None:
+    with pytest.raises(ValueError, match=r"16 × 16 pixels in 1 channels.*--loss-only"):
+        evaluate(random_pipeline(image_size=16), SMALL)
+
+
+# ------------------------------------------------------------------- the recogniser
+
+
+def test_recogniser_reads_unseen_characters_as_recorded() -> None:
+    recogniser, record = load_recogniser()
+    test = GlyphDataset(64, "test")
+    with torch.inference_mode():
+        radicals, _, _ = recogniser(to_float(test.images))
+    truth = torch.tensor([glyph.radical - 1 for glyph in test.glyphs])
+    right = (radicals.argmax(1) == truth).float().mean().item()
+    assert right == pytest.approx(record["held_out"]["sans"]["radical"], abs=0.003)
+    assert right > 0.9
+
+
+@pytest.mark.parametrize("word", WANTED)
+def test_component_detector(word: str) -> None:
+    """On characters that the recogniser never saw: it finds what is there, and not elsewhere."""
+    radical, parts = WANTED[word]
+    test = GlyphDataset(64, "test")
+    seen = shows(load_recogniser()[0], test.images, word)
+    has = torch.tensor([bool(set(parts) & set(glyph.components)) for glyph in test.glyphs])
+    neither = ~has & torch.tensor([glyph.radical != radical for glyph in test.glyphs])
+    assert (seen & neither).sum() / neither.sum() < 0.01
+    if has.sum() >= 8:
+        assert (seen & has).sum() / has.sum() > 0.8
+
+
+def test_every_wanted_component_has_examples() -> None:
+    for word, (radical, parts) in WANTED.items():
+        fitting = [g for g in load_glyphs() if g.radical == radical]
+        assert len(fitting) > 60, word
+        assert sum(bool(set(parts) & set(g.components)) for g in fitting) > 0.5 * len(fitting), word
+
+
+def test_recogniser_refuses_other_sizes() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 1, 32, 32\)"):
+        load_recogniser()[0](torch.ones(2, 1, 32, 32))

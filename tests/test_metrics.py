@@ -1,0 +1,158 @@
+"""The measures, against cases with a known answer."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from minidiff import metrics
+from minidiff.samplers import seeded_generator
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=seeded_generator(seed))
+
+
+def disc(radius: float, width: float, size: int = 64) -> Tensor:
+    """A black disc whose edge is a straight ramp of `width` pixels: (1, 1, size, size)."""
+    place = torch.arange(size) - (size - 1) / 2
+    distance = (place[:, None] ** 2 + place**2).sqrt()
+    ink = ((radius - distance) / width + 0.5).clamp(0, 1)
+    return (1 - 2 * ink)[None, None]
+
+
+# ------------------------------------------------------------------- a set against a set
+
+
+def test_frechet_distance_of_gaussians() -> None:
+    # Closed form for diagonal covariances: the squared distance of means and of deviations.
+    first = normal(20_000, 3)
+    second = normal(20_000, 3, seed=1) * torch.tensor([1.0, 2.0, 0.5]) + torch.tensor([3.0, 0, 0])
+    assert metrics.frechet_distance(first, second) == pytest.approx(9 + 1 + 0.25, rel=0.02)
+    assert metrics.frechet_distance(first, first) == pytest.approx(0, abs=1e-6)
+
+
+def test_kernel_distance_does_not_depend_on_numbers() -> None:
+    real = normal(2000, 8)
+    few, many = normal(300, 8, seed=1) + 0.5, normal(2000, 8, seed=2) + 0.5
+    first, second = (metrics.kernel_distance(real, x) for x in (few, many))
+    assert first == pytest.approx(second, rel=0.25)
+    assert abs(metrics.kernel_distance(real, normal(2000, 8, seed=3))) < first / 20
+
+
+def test_kernel_distance_repeats_and_leaves_the_generator_alone() -> None:
+    real, other = normal(300, 4), normal(300, 4, seed=1) + 1
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    assert metrics.kernel_distance(real, other) == metrics.kernel_distance(real, other)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_kernel_distance_wants_enough() -> None:
+    with pytest.raises(ValueError, match="256 samples a side, got 300, 5"):
+        metrics.kernel_distance(normal(300, 4), normal(5, 4))
+
+
+def test_precision_and_recall() -> None:
+    ring = torch.linspace(0, 2 * math.pi, 201)[:-1]
+    real = torch.stack([ring.cos(), ring.sin()], 1)
+    half = torch.cat([real[:100], real[:100]])  # all of it looks real, and it covers half
+    precision, recall = metrics.precision_recall(real, half)
+    assert precision == 1
+    assert recall == pytest.approx(0.5, abs=0.05)
+    assert metrics.precision_recall(real, real + 10) == (0, 0)
+    assert metrics.precision_recall(real, real) == (1, 1)
+
+
+def test_precision_wants_equal_numbers() -> None:
+    with pytest.raises(ValueError, match="equal numbers, got 5, 6"):
+        metrics.precision_recall(normal(5, 2), normal(6, 2))
+
+
+@pytest.mark.parametrize("function", [metrics.frechet_distance, metrics.precision_recall])
+def test_features_of_another_width(function) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=r"\(5, 2\) and \(5, 3\)"):
+        function(normal(5, 2), normal(5, 3))
+
+
+# ------------------------------------------------------------------- a picture by itself
+
+
+@pytest.mark.parametrize("width", [2.0, 3.0, 5.0])
+def test_edge_width_of_a_ramp(width: float) -> None:
+    assert metrics.edge_width(disc(20, width)) == pytest.approx(width, rel=0.08)
+
+
+def test_edge_width_grows_with_blur_and_not_with_ink() -> None:
+    sharp = disc(20, 1.5)
+    assert metrics.edge_width(metrics.blurred(sharp)) > 1.5 * metrics.edge_width(sharp)
+    both = torch.cat([sharp, disc(10, 1.5)])
+    assert metrics.edge_width(both) == pytest.approx(metrics.edge_width(sharp), rel=0.1)
+
+
+def test_edge_width_of_nothing() -> None:
+    assert metrics.edge_width(torch.ones(1, 1, 8, 8)) == 0
+
+
+def test_grey_share() -> None:
+    images = torch.tensor([-1.0, -0.9, -0.5, 0.0, 0.7, 0.85, 1.0, 1.0]).view(1, 1, 2, 4)
+    assert metrics.grey_share(images) == pytest.approx(3 / 8)
+
+
+def test_border_white() -> None:
+    images = torch.full((2, 1, 5, 6), -1.0)
+    images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1] = 0.9, 0.9, 0.9, 0.9
+    assert metrics.border_white(images) == pytest.approx(0.9)
+    images[0, 0, 0] = 1.5  # brighter than white is not hidden
+    assert metrics.border_white(images) == pytest.approx(0.9 + 6 * 0.6 / 36)
+
+
+def test_blurred_keeps_paper_and_spreads_ink() -> None:
+    images = torch.ones(1, 1, 21, 21)
+    assert torch.allclose(metrics.blurred(images), images)
+    images[0, 0, 10, 10] = -1
+    ink = (1 - metrics.blurred(images, 2.0))[0, 0] / 2
+    assert ink.sum().item() == pytest.approx(1, abs=1e-4)
+    place = torch.arange(21) - 10.0
+    assert (ink.sum(0) * place**2).sum().item() == pytest.approx(4, rel=0.05)  # its variance
+
+
+def test_dilated() -> None:
+    images = torch.ones(1, 1, 9, 9)
+    images[0, 0, 4, 4] = -1
+    assert ((metrics.dilated(images) == -1).nonzero()[:, 2:] - 4).abs().max() == 1
+    assert (metrics.dilated(images) == -1).sum() == 9
+
+
+# ------------------------------------------------------------------- shares and their doubt
+
+
+def test_wilson() -> None:
+    # Newcombe 1998, table I: 81 of 263, and 0 of 20.
+    assert metrics.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert metrics.wilson(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
+    assert metrics.wilson(20, 20)[1] == 1
+
+
+@pytest.mark.parametrize("share", [(1, 0), (3, 2), (-1, 2)])
+def test_wilson_of_no_share(share: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="is no share"):
+        metrics.wilson(*share)
+
+
+def test_bootstrap_of_a_mean() -> None:
+    sample = normal(400) * 2 + 5
+    low, high = metrics.bootstrap(lambda x: x.mean().item(), sample)
+    error = sample.std().item() / 20
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    assert low < sample.mean().item() < high
+
+
+def test_nearest_distance() -> None:
+    candidates = torch.tensor([255, 0, 128], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 4, 4)
+    images = torch.tensor([0.9, -1.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
+    assert metrics.nearest_distance(images, candidates).tolist() == pytest.approx([0.1, 0.0])
