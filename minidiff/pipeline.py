@@ -34,6 +34,9 @@ __all__ = ["Frame", "ModelCard", "Pipeline", "default_device", "load", "pretrain
 
 MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = "glyph64"
+# Where a text is followed is decided while there is much noise, so the steps lie closer together
+# there; how much better the pictures are is in benchmarks/results/quality_samplers.json.
+SHIFT = {"straight": 3.0}
 BATCH = 64  # pictures the network sees at a time: more is no faster, and memory stays small
 
 
@@ -125,7 +128,7 @@ class Pipeline:
             generator: your own source of noise instead of `seed`, one or a list of one per picture.
                 It moves on as it is used, so a second call draws other pictures.
             progress: show a bar with the time left.
-            options: of the sampler, for instance eta of ddim.
+            options: of the sampler, for instance eta of ddim; or timesteps, a grid of your own.
 
         Returns:
             (prompts × images, C, H, W) float32 on the CPU in [-1, 1], white = +1; the pictures of
@@ -207,6 +210,8 @@ class Pipeline:
         if generators is None:
             seeds = [(seed, i) for _ in prompts for i in range(images)]
             generators = [samplers.seeded_generator(*key) for key in seeds]
+        grid = self.schedule.timesteps(steps, SHIFT.get(self.schedule.name, 1.0))
+        options = {"timesteps": grid, **options}
         # With no pictures to draw, the sampler and the guidance only check what they are asked for.
         nothing = self._guided({}, {}, guidance_scale)
         samplers.sample_steps(nothing, torch.empty(0, *self._shape), sampler, steps, **options)

@@ -129,14 +129,18 @@ class Schedule:
         alpha, sigma = self.coefficients(t, like=x0)
         return alpha * x0 + sigma * eps
 
-    def timesteps(self, num_inference_steps: int) -> list[int]:
+    def timesteps(self, num_inference_steps: int, shift: float = 1.0) -> list[int]:
         """The walk of a sampler: num_inference_steps + 1 falling integers from T down to 0.
 
         They are evenly spaced and rounded ("trailing" spacing, Lin et al. 2024, table 2), so the
         walk always starts at pure noise and always ends exactly at the data.
 
+        Args:
+            shift: above 1 the steps lie closer together where there is much noise: u = t / T
+                becomes shift · u / (1 + (shift − 1) u) (Esser et al. 2024, eq. 23).
+
         Raises:
-            ValueError: if num_inference_steps is not in 1 … T.
+            ValueError: if num_inference_steps is not in 1 … T, or shift not above 0.
         """
         steps, last = num_inference_steps, self.num_train_timesteps
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= last:
@@ -144,7 +148,15 @@ class Schedule:
                 f"num_inference_steps must be a whole number from 1 to {last} (the steps of the "
                 f"schedule), got {steps!r}"
             )
-        return [round(last * (steps - i) / steps) for i in range(steps + 1)]
+        if not 0 < shift < math.inf:
+            raise ValueError(f"shift must be a number above 0 (1 = evenly spaced), got {shift!r}")
+        grid: list[int] = []
+        for i in range(steps + 1):
+            u = (steps - i) / steps
+            t = round(last * shift * u / (1 + (shift - 1) * u))
+            # No step may be empty, nor leave too few for those that follow.
+            grid.append(max(min(t, grid[-1] - 1), steps - i) if grid else last)
+        return grid
 
 
 def linear(num_train_timesteps: int = 1000) -> Schedule:

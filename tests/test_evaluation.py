@@ -174,7 +174,7 @@ def test_a_network_that_has_learnt_nothing() -> None:
     noise = result["distances"]["without text"]
     floor = result["distances"]["floor (held-out real glyphs)"]
     assert noise["recall"] < 0.01 and noise["grey_share"] > 0.3
-    assert noise["frechet"] > 5 * floor["frechet"] and noise["edge_width"] > 3
+    assert noise["frechet"] > 5 * floor["frechet"]
     assert result["paper"] != pytest.approx(1, abs=0.02)
 
 

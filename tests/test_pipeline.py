@@ -192,7 +192,8 @@ def test_options_reach_the_sampler(tiny: Pipeline) -> None:
 
 
 def test_timesteps_of_ones_own(tiny: Pipeline) -> None:
-    grid = [1000, 750, 500, 250, 0]
+    grid = tiny.schedule.timesteps(4, shift=3.0)
+    assert tiny.schedule.name == "straight" and grid == [1000, 900, 750, 500, 0]
     own = tiny("gold", num_images_per_prompt=2, timesteps=grid)
     assert torch.equal(own, tiny("gold", num_images_per_prompt=2, num_inference_steps=4))
     assert [frame.t for frame in tiny.steps("gold", timesteps=[1000, 10, 0])] == [10, 0]
@@ -227,7 +228,8 @@ def test_guidance_one_is_the_conditional_bit_for_bit(tiny: Pipeline, calls: list
         mask=text.mask,
     )
     noise = torch.cat([noise_of(0), noise_of(1)])
-    by_hand = samplers.sample(denoiser, noise, "dpmpp_2m", 4)
+    grid = denoiser.schedule.timesteps(4, shift=3.0)
+    by_hand = samplers.sample(denoiser, noise, "dpmpp_2m", timesteps=grid)
     assert torch.equal(pictures, config.to_images(by_hand))
 
 
@@ -290,7 +292,7 @@ def test_last_frame_is_the_result(
     }  # fmt: skip
     frames = list(tiny.steps("gold", **how))
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
-    assert [frame.t for frame in frames] == [750, 500, 250, 0]
+    assert [frame.t for frame in frames] == [900, 750, 500, 0]
     assert all(frame.images.shape == frame.predicted.shape == (3, 1, 16, 16) for frame in frames)
     assert all(frame.images.abs().max() <= 1 for frame in frames)
     assert torch.equal(frames[-1].images, tiny("gold", **how))

@@ -132,6 +132,24 @@ def test_every_grid_falls_strictly_from_T_to_0() -> None:
     assert schedule.timesteps(3) == [1000, 667, 333, 0]
 
 
+@pytest.mark.parametrize("shift", [0.25, 3.0, 50.0])
+def test_shifted_grids(shift: float) -> None:
+    schedule = make_schedule("straight")
+    for n in range(1, T + 1):
+        grid = schedule.timesteps(n, shift)
+        assert len(grid) == n + 1 and grid[0] == T and grid[-1] == 0
+        assert all(t > s for t, s in itertools.pairwise(grid))
+    even, shifted = schedule.timesteps(10), schedule.timesteps(10, shift)
+    for t, s in zip(even[1:-1], shifted[1:-1]):  # odds of noise against data, times the shift
+        assert s / T == pytest.approx(shift * t / (T - t + shift * t), abs=0.6 / T)
+
+
+@pytest.mark.parametrize("shift", [0, -1, float("nan"), float("inf")])
+def test_impossible_shifts(shift: float) -> None:
+    with pytest.raises(ValueError, match=f"above 0 .*, got {shift!r}"):
+        make_schedule("straight").timesteps(10, shift)
+
+
 @pytest.mark.parametrize("steps", [0, -1, 1001, 2.5, True, float("nan"), "20"])
 def test_impossible_numbers_of_steps(steps: object) -> None:
     with pytest.raises(ValueError, match=r"from 1 to 1000 .*, got " + repr(steps)):
