@@ -8,7 +8,7 @@ falling to 0 over the second half. What they are judged by is the squared error 
 in the units of the shipped recipe (the straight line's flow, eps - x_0), at the same eight ratios
 of signal to noise whatever the schedule and whatever the network predicts, so that all figures can
 be compared. `recipe` is run with two seeds: what differs by less than they do is no difference.
-Finished models stay in runs/study/<name>/model.
+Finished models stay in runs/study/<name>/model; the table is written to results/study.md, too.
 """
 
 from __future__ import annotations
@@ -122,6 +122,22 @@ def run(name: str, runs: Path) -> dict[str, Any]:
     }
 
 
+def as_table(runs: dict[str, Any]) -> str:
+    """The results in Markdown, best mean error first."""
+    lines = [
+        "| what differs | mean error | at t = 62 | 438 | 812 | 938 | less with text, at 938 "
+        "| without averaging (EMA) | parameters | CPU minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in sorted(runs.values(), key=lambda run: run["held_out"]["mean"]):
+        error = run["held_out"]
+        some = [f"{error[t]:.3f}" for t in ("mean", "62", "438", "812", "938")]
+        some += [f"{run['less_with_text_at_938']:.4f}"]
+        some += [f"{run['held_out_without_ema']['mean']:.3f}", f"{run['parameters'] / 1e6:.2f} M"]
+        lines.append(f"| {run['what']} | {' | '.join(some)} | {run['cpu_seconds'] / 60:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(VARIANTS)}; all if none")
@@ -133,7 +149,9 @@ def main() -> None:
         if name not in done["runs"]:
             result = run(name, arguments.runs)
             done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": {}}
-            write("study", {"machine": machine(), "runs": {**done["runs"], name: result}})
+            runs = {**done["runs"], name: result}
+            write("study", {"machine": machine(), "runs": runs})
+            (RESULTS / "study.md").write_text(as_table(runs), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -369,9 +369,8 @@ def _prompts(recogniser: Recogniser, words: dict[str, Tensor]) -> dict[str, Any]
 
 def as_text(result: dict[str, Any]) -> str:
     """What `evaluate` returned, as tables."""
-    return "\n\n".join(
-        "\n".join(table(result[name])) for name, table in _TABLES.items() if name in result
-    )
+    tables = [table(result[name]) for name, table in _TABLES.items() if name in result]
+    return "\n\n".join("\n".join(lines) for lines in tables)
 
 
 def _distance_table(distances: dict[str, dict[str, float]]) -> list[str]:
@@ -418,6 +417,10 @@ def _loss_table(losses: dict[str, float]) -> list[str]:
 
 
 _TABLES: dict[str, Callable[[Any], list[str]]] = {
+    "num_inference_steps": lambda steps: [
+        f"{steps} steps of the default sampler: {steps} evaluations a glyph, "
+        f"{2 * steps} with guidance"
+    ],
     "distances": _distance_table,
     "paper": lambda white: [f"Border without clipping (white paper = 1): {white:.3f}"],
     "faithfulness": _share_table("Radical of the character whose definition was asked for"),

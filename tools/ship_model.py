@@ -57,7 +57,7 @@ all-MiniLM-L6-v2.
 {training}
 
 ## Figures
-`minidiff evaluate --full --model {name}`, {steps} steps of the default sampler, seed {seed}:
+`minidiff evaluate --full --model {name}`, seed {seed}:
 
 ```text
 {figures}
@@ -97,7 +97,6 @@ def main() -> None:
         training_images=record["training_images"],
         training=arguments.training.read_text(encoding="utf-8").strip(),
         failures=arguments.failures.read_text(encoding="utf-8").strip(),
-        steps=figures["num_inference_steps"],
         seed=figures["seed"],
         figures=as_text(figures),
         recogniser=figures["recogniser"]["sans"]["radical"],
