@@ -6,6 +6,7 @@ value it must take; a network with random weights shows that the whole runs.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,10 +16,10 @@ import torch
 from torch import Tensor
 
 from minidiff import evaluation
-from minidiff.checkpoints import ModelConfig
-from minidiff.evaluation import WANTED, Form, evaluate, shows
+from minidiff.checkpoints import ModelConfig, load_model
+from minidiff.evaluation import FORMS, WANTED, Form, evaluate, shows
 from minidiff.glyphs import GlyphDataset, load_glyphs, to_float
-from minidiff.pipeline import Pipeline
+from minidiff.pipeline import Pipeline, find_model, load, pretrained
 from minidiff.recogniser import load_recogniser
 from minidiff.unet import UNet, UNetConfig
 
@@ -46,9 +47,7 @@ class Stand(Pipeline):
 
 def with_text(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> Stand:
     """As if the model knew text; of its loss nothing is asked."""
-    from dataclasses import replace
-
-    stand.config = replace(stand.config, text_encoder="minilm")
+    stand.config = dataclasses.replace(stand.config, text_encoder="minilm")
     monkeypatch.setattr(evaluation, "held_out_loss", lambda *_: {"mean": 1.0})
     return stand
 
@@ -181,6 +180,28 @@ def test_a_network_that_has_learnt_nothing() -> None:
 def test_pictures_that_cannot_be_read() -> None:
     with pytest.raises(ValueError, match=r"16 × 16 pixels in 1 channels.*--loss-only"):
         evaluate(random_pipeline(image_size=16), SMALL)
+
+
+# ------------------------------------------------------------------- the shipped model
+
+
+def test_shipped_model_carries_its_figures() -> None:
+    folder = find_model("glyph64")
+    _, _, record = load_model(folder)
+    figures = record["evaluation"]
+    assert figures["samples"] == dataclasses.asdict(FORMS["full"])
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert evaluation.as_text(figures) in card, "the card shows other figures than the record has"
+    assert f"{figures['prompts']['mean']:.0%}" in str(pretrained()[0])
+
+
+def test_shipped_model_draws_what_is_asked_for() -> None:
+    pipeline, (recogniser, _) = load("glyph64"), load_recogniser()
+    images = pipeline(["fish", "bamboo"], num_images_per_prompt=6, seed=1)
+    right = [shows(recogniser, images[:6], "fish"), shows(recogniser, images[6:], "bamboo")]
+    wrong = [shows(recogniser, images[:6], "bamboo"), shows(recogniser, images[6:], "fish")]
+    assert torch.cat(right).sum() >= 9, "of 12"
+    assert torch.cat(wrong).sum() <= 2, "of 12"
 
 
 # ------------------------------------------------------------------- the recogniser
