@@ -9,6 +9,7 @@ in a bolder weight, in a serif font.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ def evaluate(
 
     Raises:
         ValueError: for a model of smaller or coloured pictures, which the recogniser cannot read.
+        ImportError: without torchmetrics, naming the remedy.
     """
     _check(pipeline)
     recogniser, record = load_recogniser()
@@ -126,7 +128,7 @@ def evaluate(
         "held_out_loss": held_out_loss(pipeline, 512),
         "distances": _distances(recogniser, test, sets),
         "paper": _paper(pipeline, seed),
-        "copying": _copying(test, sets),
+        "copying": _copying(sets),
         "recogniser": record["held_out"],
     }
     if text:
@@ -142,6 +144,11 @@ def _check(pipeline: Pipeline) -> None:
             f"this model draws {size} × {size} pixels in {channels} channels; the recogniser reads "
             "grey glyphs of at least 64 × 64, so only the loss on held-out glyphs can be measured "
             "(--loss-only)"
+        )
+    if importlib.util.find_spec("torchmetrics") is None:  # now, not after minutes of drawing
+        raise ImportError(
+            "the distances need torchmetrics: pip install 'minidiff[evaluate]', or measure only "
+            "the loss (--loss-only)"
         )
 
 
@@ -273,7 +280,7 @@ def _nearest_of_real() -> Tensor:
     return metrics.nearest_distance(test, train)
 
 
-def _copying(test: HeldOut, sets: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
+def _copying(sets: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
     """How many are nearer to a training glyph than all but 5 % of held-out real glyphs are.
 
     Variants of a character are in one split with it, so a real held-out glyph is near to a training

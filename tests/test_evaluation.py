@@ -7,6 +7,7 @@ value it must take; a network with random weights shows that the whole runs.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -180,6 +181,15 @@ def test_a_network_that_has_learnt_nothing() -> None:
 def test_pictures_that_cannot_be_read() -> None:
     with pytest.raises(ValueError, match=r"16 × 16 pixels in 1 channels.*--loss-only"):
         evaluate(random_pipeline(image_size=16), SMALL)
+
+
+def test_without_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "torchmetrics" else find(name)
+    )
+    with pytest.raises(ImportError, match=r"pip install 'minidiff\[evaluate\]'"):
+        evaluate(random_pipeline(), SMALL)
 
 
 # ------------------------------------------------------------------- the shipped model
