@@ -144,8 +144,8 @@ def sample(
     ] = 3.0,
     negative_prompt: Annotated[str, typer.Option(help="what to move away from")] = "",
     sampler: Annotated[
-        str, typer.Option(help="ddpm, ddim, heun, dpmpp_2m or dpmpp_2m_sde")
-    ] = "dpmpp_2m",
+        str, typer.Option(help="ddpm, ddim, heun, dpmpp_2m or dpmpp_2m_sde; the last draws best")
+    ] = "dpmpp_2m_sde",
     seed: Annotated[int, typer.Option(help="the same seed gives the same pictures")] = 0,
     output: Annotated[
         Path | None,

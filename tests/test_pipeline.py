@@ -215,7 +215,8 @@ def test_progress_is_shown_only_when_asked_for(
 
 
 def test_guidance_one_is_the_conditional_bit_for_bit(tiny: Pipeline, calls: list[int]) -> None:
-    pictures = tiny("gold", num_images_per_prompt=2, num_inference_steps=4, guidance_scale=1)
+    how: dict[str, Any] = {"num_inference_steps": 4, "sampler": "dpmpp_2m"}
+    pictures = tiny("gold", num_images_per_prompt=2, guidance_scale=1, **how)
     assert len(calls) == 4, "the pass without text was run"
     text = Words().encode(["gold", "gold"])
     config = tiny.config
@@ -378,7 +379,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"generator": []}, ValueError, "0 generators for 1 pictures"),
     ({"generator": [torch.Generator()] * 3}, ValueError, "3 generators for 1 pictures"),
     ({"sampler": "ddim", "etta": 0.5}, TypeError, "'etta'.*eta"),
-    ({"eta": 0.5}, TypeError, "'dpmpp_2m' has no option 'eta'"),
+    ({"eta": 0.5}, TypeError, "'dpmpp_2m_sde' has no option 'eta'"),
     ({"num_images": 2}, TypeError, "num_images"),
     ({"guidance": 2}, TypeError, "guidance"),
 ]
