@@ -37,7 +37,7 @@ def main() -> None:
 
     frames = [
         plots.grid(frame.images, columns=8, scale=1)
-        for frame in pipeline.steps("gold", num_images_per_prompt=16, num_inference_steps=40)
+        for frame in pipeline.steps("gold", num_images_per_prompt=16, num_inference_steps=24)
     ]
     plots.save_picture(STATIC / "gold.gif", plots.animation(frames))
     plots.save_picture(STATIC / "gold.png", frames[-1])

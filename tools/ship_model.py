@@ -36,7 +36,7 @@ def quality(figures: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
         "radical of held-out definitions": f"{faithful:.0%}",
         "excess distance / 1-pixel blur": round(excess(figures, "guidance 1"), 2),
         "held-out loss": figures["held_out_loss"]["mean"],
-        "images seen": record["images_seen"],
+        "images seen": record["images_seen_in_all"],
     }
 
 
