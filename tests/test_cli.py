@@ -551,7 +551,7 @@ def test_help_names_all_samplers(run: Run) -> None:
     text = " ".join(run("sample", "--help").out.split())
     for name in SAMPLERS:
         assert f" {name}" in text
-    assert "[default: dpmpp_2m]" in text
+    assert "[default: dpmpp_2m_sde]" in text
 
 
 def test_version(run: Run) -> None:
