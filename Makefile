@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 
 help:
 	@echo "make book       build the book into _build/html (10 seconds)"
-	@echo "make test       ruff, mypy, the tests, and every notebook run anew (about 3 minutes)"
+	@echo "make test       ruff, mypy, the tests, and every notebook run anew (about 5 minutes)"
 	@echo "make lint       ruff and mypy alone"
 	@echo "make notebooks  run the notebooks whose code or package has changed"
 	@echo "make clean      remove what make made: .venv, _build and caches"
