@@ -1,6 +1,6 @@
 """How good the glyphs are for how many evaluations of the network, by sampler, and by guidance.
 
-    python benchmarks/evaluations.py            # the shipped model; an hour on two cores
+    python benchmarks/evaluations.py            # the shipped model; an hour on one core
     python benchmarks/evaluations.py --model runs/glyph64
 
 Every cell is drawn for the same 256 held-out definitions from the same noise and compared with the

@@ -126,13 +126,13 @@ def run(name: str, runs: Path) -> dict[str, Any]:
     trainer = Trainer(config, train, folder, test, resume=again)
     started = time.process_time()  # of this process alone: other work beside does not count
     trainer.run()
-    seconds = trainer.seconds if again else time.process_time() - started
+    seconds = None if again else round(time.process_time() - started)
     with_text, without = (losses(trainer, trainer.averaged, text) for text in (True, False))
     return {
         "what": what,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "images": trainer.step_count * config.batch_size,
-        "cpu_seconds": round(seconds),
+        "cpu_seconds": seconds,
         "held_out": with_text,
         # Text tells something only where there is much noise.
         "less_with_text_at_938": round(without["938"] - with_text["938"], 5),
@@ -152,7 +152,9 @@ def as_table(runs: dict[str, Any]) -> str:
         some = [f"{error[t]:.3f}" for t in ("mean", "62", "438", "812", "938")]
         some += [f"{run['less_with_text_at_938']:.4f}"]
         some += [f"{run['held_out_without_ema']['mean']:.3f}", f"{run['parameters'] / 1e6:.2f} M"]
-        lines.append(f"| {run['what']} | {' | '.join(some)} | {run['cpu_seconds'] / 60:.1f} |")
+        seconds = run["cpu_seconds"]
+        minutes = "not measured" if seconds is None else f"{seconds / 60:.1f}"
+        lines.append(f"| {run['what']} | {' | '.join(some)} | {minutes} |")
     return "\n".join(lines) + "\n"
 
 

@@ -391,7 +391,7 @@ def evaluate(
     model: Model = "glyph64",
     full: Annotated[
         bool,
-        typer.Option("--full", help="draw many more: a quarter of an hour, not three minutes"),
+        typer.Option("--full", help="draw many more glyphs: some twenty minutes, not three"),
     ] = False,
     loss_only: Annotated[
         bool, typer.Option("--loss-only", help="draw nothing; works for models of any size")
@@ -419,7 +419,7 @@ def evaluate(
         raise ValueError("--full and --loss-only contradict each other: give one of them")
     pipeline = load(model)
     if loss_only:
-        result: dict[str, Any] = {"held_out_loss": evaluation.held_out_loss(pipeline, 512)}
+        result: dict[str, Any] = {"held_out_loss": evaluation.held_out_loss(pipeline)}
     else:
         form = evaluation.FORMS["full" if full else "quick"]
         result = evaluation.evaluate(pipeline, form, seed, progress=sys.stderr.isatty())

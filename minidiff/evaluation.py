@@ -125,7 +125,7 @@ def evaluate(
         "samples": dataclasses.asdict(form),
         "num_inference_steps": STEPS,
         "seed": seed,
-        "held_out_loss": held_out_loss(pipeline, 512),
+        "held_out_loss": held_out_loss(pipeline),
         "distances": _distances(recogniser, test, sets),
         "paper": _paper(pipeline, seed),
         "copying": _copying(sets),
@@ -208,13 +208,11 @@ def _bar(total: int, show: bool) -> Iterator[Any]:
 # ------------------------------------------------------------------- the measures
 
 
-def held_out_loss(pipeline: Pipeline, count: int) -> dict[str, float]:
-    """The training loss by timestep on held-out glyphs, see `loss_by_timestep`."""
+def held_out_loss(pipeline: Pipeline) -> dict[str, float]:
+    """The training loss by timestep on 512 held-out glyphs, see `loss_by_timestep`."""
     dataset = GlyphDataset(pipeline.config.image_size, "test")
-    if not 1 <= count <= len(dataset):
-        raise ValueError(f"count must be from 1 to {len(dataset):,}, got {count:,}")
     # Spread over the whole set: in order of code points the first are all rare characters.
-    chosen = torch.linspace(0, len(dataset) - 1, count).long()
+    chosen = torch.linspace(0, len(dataset) - 1, 512).long()
     images = to_float(dataset.images[chosen]).to(pipeline.device)
     if pipeline.config.text_encoder is None:
         return loss_by_timestep(pipeline.network, pipeline.config, images)
@@ -341,9 +339,9 @@ def shows(recogniser: Recogniser, images: Tensor, word: str) -> Tensor:
     Each is a question of its own, so a picture may show several or none.
     """
     radical, parts = WANTED[word]
-    radicals, components, _ = recogniser.logits(metrics.features(recogniser, images))
+    radical_logits, components, _ = recogniser.logits(metrics.features(recogniser, images))
     columns = [recogniser.components.index(c) for c in parts if c in recogniser.components]
-    answers = torch.cat([radicals[:, radical - 1 : radical], components[:, columns]], 1)
+    answers = torch.cat([radical_logits[:, [radical - 1]], components[:, columns]], 1)
     return (answers > 0).any(1)
 
 

@@ -1,4 +1,4 @@
-"""What the text alone tells of a character's radical: five minutes on one core.
+"""What the text alone tells of a character's radical: three minutes on one core.
 
     python tools/text_yardsticks.py
 
