@@ -54,7 +54,8 @@ book: $(STAMP)
 test: lint
 	@echo "Testing: about 5 minutes on 2 cores, nothing to download."
 	OMP_NUM_THREADS=1 PYTHONWARNDEFAULTENCODING=1 $(RUN) -m pytest -n 2 --dist loadfile
-	$(RUN) -m pytest --nbval notebooks --nbval-cell-timeout 600 --timeout 660
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --nbval notebooks \
+	  --nbval-cell-timeout 600 --timeout 660
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

@@ -1,0 +1,66 @@
+"""The book's figures: what a chapter would otherwise need a page of plotting code for.
+
+One module a subject; every function takes plain tensors, returns a matplotlib figure and draws
+nothing but what it is given. Chapters do the computing, these do the drawing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["BLUE", "DARK", "GREEN", "GREY", "LIGHT", "ORANGE", "bare", "new"]
+
+BLUE = "#2b6cb0"  # data, and what is true
+ORANGE = "#d9730d"  # what is drawn, learnt or estimated
+GREEN = "#2f855a"  # a third thing
+DARK, GREY, LIGHT = "#222222", "#767676", "#d0d0d0"
+
+STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": DARK,
+    "ytick.color": DARK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+
+
+def new(
+    rows: int = 1,
+    columns: int = 1,
+    size: tuple[float, float] = (7.0, 3.2),
+    **settings: Any,
+) -> tuple[Any, Any]:
+    """A figure in the book's style and its axes: one, or an array (rows, columns).
+
+    Args:
+        size: width and height in inches; the text of a page is 7 inches wide.
+        settings: of `matplotlib.pyplot.subplots`, for instance sharex or width_ratios.
+    """
+    import matplotlib.pyplot as plt
+
+    from minidiff.plots import use_glyph_font
+
+    use_glyph_font()
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **settings)
+    # Closed, it is no longer pyplot's, so a notebook shows it once, where it is returned.
+    plt.close(figure)
+    return figure, axes
+
+
+def bare(axis: Any, title: str = "") -> Any:
+    """An axis without frame and ticks, for pictures."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    if title:
+        axis.set_title(title)
+    return axis
