@@ -25,16 +25,16 @@ FOLDER = Path(__file__).parents[1] / "book" / "_static" / "primer"
 
 def vector() -> Any:
     """Two arrows and their sum; a picture of nine pixels and its nine numbers."""
-    figure, (plane, tiny, glyph) = new(1, 3, size=(7.0, 2.6), width_ratios=[1.5, 1, 1.2])
+    figure, (plane, tiny, glyph) = new(1, 3, size=(5.2, 2.0), width_ratios=[1.5, 1, 1.2])
     for start, end, colour, name in [
-        ((0, 0), (3, 1), BLUE, "a = (3, 1)"),
-        ((3, 1), (4, 3), ORANGE, "b = (1, 2)"),
-        ((0, 0), (4, 3), DARK, "a + b = (4, 3)"),
+        ((0, 0), (3, 1), BLUE, "(3, 1)"),
+        ((3, 1), (4, 3), ORANGE, "(1, 2)"),
+        ((0, 0), (4, 3), DARK, "(4, 3)"),
     ]:
         arrow = {"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0}
         plane.annotate("", end, start, arrowprops=arrow)
         middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
-        offset = {BLUE: (0.1, -0.45), ORANGE: (0.15, -0.1), DARK: (-1.9, 0.5)}[colour]
+        offset = {BLUE: (0.1, -0.45), ORANGE: (0.25, -0.2), DARK: (-1.2, 0.45)}[colour]
         plane.text(middle[0] + offset[0], middle[1] + offset[1], name, color=colour)
     plane.set(xlim=(-0.1, 5.3), ylim=(-0.4, 3.6), aspect="equal", title="two numbers")
     plane.grid(color=LIGHT, linewidth=0.6)
@@ -63,7 +63,7 @@ def framed(axis: Any) -> None:
 
 def gaussian() -> Any:
     """The bell curve with what mu and sigma are, and noise: one draw a pixel."""
-    figure, (curve, noise) = new(1, 2, size=(7.0, 2.9), width_ratios=[1.9, 1])
+    figure, (curve, noise) = new(1, 2, size=(5.2, 2.4), width_ratios=[1.9, 1])
     x = torch.linspace(-4, 4, 400)
     density = torch.exp(-(x**2) / 2) / (2 * torch.pi) ** 0.5
     draws = torch.randn(2000, generator=torch.Generator().manual_seed(0))
@@ -79,13 +79,13 @@ def gaussian() -> Any:
     curve.legend(loc="upper right", frameon=False)
     square = torch.randn(24, 24, generator=torch.Generator().manual_seed(1))
     noise.imshow(square, cmap="gray", vmin=-3, vmax=3)
-    bare(noise, "one draw for every pixel")
+    bare(noise, "one draw a pixel")
     return figure
 
 
 def gradient() -> Any:
     """A slope in one dimension; gradients on a map, and a walk against them."""
-    figure, (line, field) = new(1, 2, size=(7.0, 3.0), width_ratios=[1, 1.15])
+    figure, (line, field) = new(1, 2, size=(5.2, 2.5), width_ratios=[1, 1.1])
     x = torch.linspace(-2.2, 2.2, 200)
     line.plot(x, height(x), color=BLUE)
     for place, colour in [(-1.5, GREEN), (0.0, DARK), (1.1, ORANGE)]:
@@ -99,7 +99,7 @@ def gradient() -> Any:
         line.text(
             x_text, level.item() + (0.1 if place == 0 else 0.04), name, color=colour, ha=where
         )
-    line.set(ylim=(-0.1, 1.4), xlim=(-2.9, 3.1), title="slope: how steeply it rises")
+    line.set(ylim=(-0.1, 1.4), xlim=(-3.5, 3.3), title="how steeply it rises")
     line.set_xticks([])
     line.set_yticks([])
 
@@ -114,7 +114,7 @@ def gradient() -> Any:
     for _ in range(12):
         walk.append(walk[-1] - 0.1 * slope_of(walk[-1]))
     field.plot(*torch.cat(walk).T, "o-", color=ORANGE, markersize=4, linewidth=1.2)
-    field.set(aspect="equal", title="gradients, and steps against them")
+    field.set(aspect="equal", title="gradients, steps against them")
     field.set_xticks([])
     field.set_yticks([])
     return figure
@@ -139,7 +139,7 @@ def slope_of(x: Tensor) -> Tensor:
 
 def network() -> Any:
     """A small network as a drawing, and a network learning to go through points."""
-    figure, (drawing, fit) = new(1, 2, size=(7.0, 3.0), width_ratios=[1, 1.2])
+    figure, (drawing, fit) = new(1, 2, size=(5.2, 2.6), width_ratios=[1, 1.2])
     columns = [2, 4, 4, 1]
     spots = [[(k, (n - 1) / 2 - i) for i in range(n)] for k, n in enumerate(columns)]
     for before, after in itertools.pairwise(spots):
@@ -147,10 +147,10 @@ def network() -> Any:
             for other in after:
                 drawing.plot(*zip(one, other, strict=True), color=LIGHT, linewidth=1, zorder=1)
     for column, colour in zip(spots, [BLUE, GREY, GREY, ORANGE], strict=True):
-        drawing.scatter(*zip(*column, strict=True), s=170, color=colour, zorder=2)
+        drawing.scatter(*zip(*column, strict=True), s=110, color=colour, zorder=2)
     for k, text in [(0, "in"), (3, "out")]:
         drawing.text(k, -2.2, text, ha="center", va="center")
-    drawing.text(1.5, -2.2, "numbers in between", ha="center", va="center")
+    drawing.text(1.5, -2.2, "in between", ha="center", va="center")
     drawing.set(ylim=(-2.6, 1.9), xlim=(-0.5, 3.5))
     bare(drawing, "every line is one weight")
 
@@ -163,8 +163,8 @@ def network() -> Any:
         fit.plot(line, curve, style, color=colour, label=f"after {done} updates")
     fit.set_xticks([])
     fit.set_yticks([])
-    fit.set(ylim=(-1.6, 2.7), title="the output before and after learning")
-    fit.legend(loc="upper center", ncols=2, fontsize=9, frameon=False)
+    fit.set(ylim=(-1.6, 2.7), title="before and after learning")
+    fit.legend(loc="upper center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 
@@ -189,7 +189,7 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for draw in (vector, gaussian, gradient, network):
         buffer = io.BytesIO()
-        draw().savefig(buffer, format="png", metadata={"Software": None})
+        draw().savefig(buffer, format="png", dpi=150, metadata={"Software": None})
         buffer.seek(0)
         few = Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE)
         plots.save_picture(FOLDER / f"{draw.__name__}.png", few)
