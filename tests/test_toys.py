@@ -54,3 +54,28 @@ def test_curves_are_standardised_and_repeatable(draw: Callable[..., Tensor]) -> 
     torch.testing.assert_close(x.std(0), torch.ones(2))
     assert torch.equal(x, draw(500, torch.Generator().manual_seed(1)))
     assert not torch.equal(x, draw(500, torch.Generator().manual_seed(2)))
+
+
+def test_toy_network_learns_how_noise_depends_on_the_timestep() -> None:
+    """x = sigma_t · noise, and the noise is wanted: a network without t could not tell it."""
+    torch.manual_seed(0)
+    network = toys.ToyNetwork(dim=3, width=32, num_train_timesteps=50)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(300):
+        t, noise = torch.randint(10, 51, (256,)), torch.randn(256, 3)
+        prediction = network(t[:, None] / 50 * noise, t)
+        loss = (prediction - noise).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert prediction.shape == (256, 3)
+    assert loss < 0.02  # without t about 0.1: it would have to divide all by the same number
+    x = torch.ones(2, 3)
+    low, high = network(x, torch.tensor([15, 45]))
+    assert low.mean() > 2 * high.mean()
+
+
+def test_toy_network_keeps_only_what_it_learns() -> None:
+    names = [name for name, _ in toys.ToyNetwork(layers=1).named_parameters()]
+    assert len(names) == 4
+    assert list(toys.ToyNetwork(layers=1).state_dict()) == names
