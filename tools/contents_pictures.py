@@ -34,8 +34,8 @@ FIGURES = {
     "08_conditioning": "fig-slice",
     "09_text_embeddings": "fig-tokens",
     "10_text_to_glyph": "fig-gold-120",
-    "11_guidance": "",
-    "12_editing": "",
+    "11_guidance": "fig-guidance-scale",
+    "12_editing": "fig-editing-sketch",
     "13_how_good": "",
 }
 

@@ -37,7 +37,11 @@ def cost(path: Path) -> tuple[float, float]:
     probe = nbformat.v4.new_code_cell(PROBE.strip())
     notebook.cells.append(probe)
     client = NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        resources={"metadata": {"path": str(path.parent)}},
     )
     start = time.perf_counter()
     client.execute()
@@ -63,6 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     names = {"CPU": "not measured", "GPU": "not measured", **dict(machines)}
     names["GPU" if options.gpu else "CPU"] = options.machine
 
+    for path in options.notebooks:
+        if not path.is_file():
+            parser.error(f"there is no notebook {path}")
     for path in options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):
         seconds, memory = cost(path)
         print(f"{path.stem}: {seconds:.0f} s, {memory:.1f} GB", flush=True)
