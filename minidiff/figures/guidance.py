@@ -36,7 +36,7 @@ def arrows(
     for scale, mark in zip(scales, marks, strict=True):
         axis.plot(*mark, "o", color=ORANGE, ms=6)
         shift = {"textcoords": "offset points", "color": ORANGE}
-        axis.annotate(f"{scale:g}", mark.tolist(), (5, 5), fontsize=11, **shift)
+        axis.annotate(f"{scale:g}", mark.tolist(), (7, -9), fontsize=11, **shift)
     for end, name, colour, up in (
         (without, "without text", DARK, -12),
         (told, "with text", BLUE, 8),
