@@ -64,7 +64,16 @@ OPERATORS = {
     *{"leq", "lVert", "rVert", "lvert", "rvert", "mapsto", "ne", "neq", "odot", "pi", "pm"},
     *{"propto", "times", "to", "Rightarrow", "rightarrow", "Vert", "vert", "top", "quad", "qquad"},
     *{"big", "Big", "bigl", "bigr", "Bigl", "Bigr", "left", "right", "begin", "end", "underbrace"},
-    *{"xrightarrow", "partial", "displaystyle", "textstyle", "mathrm", "text", "operatorname"},
+    *{
+        "xrightarrow",
+        "leftarrow",
+        "partial",
+        "displaystyle",
+        "textstyle",
+        "mathrm",
+        "text",
+        "operatorname",
+    },
 }
 COUNTERS = set("ijkNK")  # indices and how many there are, as the page says in a sentence
 WORDS = re.compile(r"\\(?:text|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")

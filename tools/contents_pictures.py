@@ -20,7 +20,7 @@ from minidiff import plots
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "book" / "_static" / "contents"
-WIDTH, HEIGHT = 240, 120  # pixels, at most
+WIDTH, HEIGHT = 240, 200  # pixels, at most
 LIMIT = 15_000  # bytes
 FIGURES = {
     "00_text_to_glyph": "fig-stills",
@@ -36,7 +36,7 @@ FIGURES = {
     "10_text_to_glyph": "fig-gold-120",
     "11_guidance": "fig-guidance-scale",
     "12_editing": "fig-editing-sketch",
-    "13_how_good": "",
+    "13_how_good": "fig-quality-yardsticks",
 }
 
 
