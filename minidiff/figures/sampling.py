@@ -1,0 +1,273 @@
+"""Figures of sampling and of the score: walks, steps, vector fields.
+
+Where many small things lie over each other they are drawn without smooth edges: that makes the
+stored pictures several times smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
+
+__all__ = [
+    "cloud",
+    "errors",
+    "field",
+    "histograms",
+    "one_step",
+    "paths",
+    "reverse_kernels",
+    "scatters",
+    "score_estimates",
+    "slope",
+]
+
+
+def one_step(data: Tensor, x_t: Tensor, x0: Tensor, kept: Tensor, fresh: Tensor) -> Any:
+    """One step in the plane: the same guess, with the old noise and with fresh noise.
+
+    Args:
+        data: (N, 2) examples.
+        x_t: (2,) where the step starts.
+        x0: (2,) the guess there.
+        kept: (2,) where DDIM lands.
+        fresh: (M, 2) where DDPM lands in M tries.
+    """
+    figure, axes = new(1, 2, size=(6.0, 3.1), sharex=True, sharey=True)
+    titles = ("keep the noise: one end", f"renew a part: {len(fresh)} tries")
+    for axis, ends, title in zip(axes, (kept[None], fresh), titles):
+        bare(axis, title).set_aspect("equal")
+        axis.scatter(*data.T, s=4, color=LIGHT, antialiased=False)
+        size = 45 if len(ends) == 1 else 6
+        settings = {"label": "$x_s$", "zorder": 3, "antialiased": len(ends) == 1}
+        axis.scatter(*ends.T, s=size, color=ORANGE, **settings)
+        axis.plot(*torch.stack([x_t, x0]).T, "--", color=DARK, linewidth=1, zorder=4)
+        axis.scatter(*x_t, s=45, color=DARK, label="$x_t$", zorder=5)
+        axis.scatter(*x0, s=110, color=BLUE, marker="*", label=r"$\hat x_0$", zorder=5)
+        axis.legend(loc="lower left", frameon=False, fontsize=12, handletextpad=0.1)
+    return figure
+
+
+def reverse_kernels(x: Tensor, truth: Tensor, step: Tensor, titles: Sequence[str]) -> Any:
+    """What x_s may be, given x_t: the truth (blue, filled) and what a step draws from (orange).
+
+    Args:
+        x: (N,) places.
+        truth, step: (K, N) densities there, one row a panel.
+        titles: K of them.
+    """
+    figure, axes = new(1, len(truth), size=(6.4, 2.4))
+    for axis, true, drawn, title in zip(np.atleast_1d(axes), truth, step, titles):
+        axis.fill_between(x, true, color=BLUE, alpha=0.25, linewidth=0)
+        axis.plot(x, true, color=BLUE, label="$q(x_s | x_t)$")
+        axis.plot(x, drawn, "--", color=ORANGE, label="the step")
+        axis.set_title(title)
+        axis.set_xlabel("$x_s$")
+        axis.set_yticks([])
+        seen = x[(true > 0.002 * true.max()) | (drawn > 0.002 * drawn.max())]
+        axis.set_xlim(seen.min().item(), seen.max().item())
+        axis.set_ylim(0, 1.45 * max(true.max().item(), drawn.max().item()))  # room for the legend
+    np.atleast_1d(axes)[0].legend(loc="upper left", frameon=False)
+    return figure
+
+
+def paths(t: Tensor, walks: Mapping[str, Tensor], x: Tensor, density: Tensor) -> Any:
+    """One-dimensional walks from noise (left) to data (right) over the true density.
+
+    Args:
+        t: (S,) timesteps.
+        walks: for each title the states, (S, P).
+        x: (N,) places.
+        density: (S, N) true density of x_t; each column is drawn as strong as its maximum.
+    """
+    figure, axes = new(1, len(walks), size=(6.4, 2.8), sharey=True)
+    shade = (density / density.max(dim=1, keepdim=True).values).T
+    levels = [0.05, 0.25, 0.5, 0.75, 1.01]  # few tones keep the picture small
+    for axis, (title, states) in zip(np.atleast_1d(axes), walks.items()):
+        axis.contourf(t, x, shade, levels=levels, cmap="Blues", vmax=2, antialiased=False)
+        axis.plot(t, states, color=ORANGE, linewidth=0.7, antialiased=False)
+        axis.set_title(title)
+        axis.set_xlabel("timestep $t$")
+        axis.set_xlim(t.max().item(), t.min().item())
+        axis.set_ylim(x.min().item(), x.max().item())
+    np.atleast_1d(axes)[0].set_ylabel("$x_t$")
+    return figure
+
+
+def histograms(
+    drawn: Mapping[str, Sequence[Tensor]], x: Tensor, density: Tensor, titles: Sequence[str]
+) -> Any:
+    """Histograms of samples over the true density, a panel for each moment.
+
+    Args:
+        drawn: for each name the samples of every moment, (P,) each.
+        x: (N,) places.
+        density: (K, N) true density at the K moments.
+        titles: K of them.
+    """
+    figure, axes = new(1, len(titles), size=(7.0, 2.4), sharex=True)
+    bins = np.linspace(float(x.min()), float(x.max()), 45)
+    for k, (axis, title) in enumerate(zip(np.atleast_1d(axes), titles)):
+        axis.fill_between(x, density[k], color=BLUE, alpha=0.25, linewidth=0)
+        for (name, moments), colour in zip(drawn.items(), (ORANGE, GREEN)):
+            settings = {"bins": bins, "density": True, "histtype": "step", "linewidth": 1.3}
+            axis.hist(moments[k].numpy(), color=colour, label=name, **settings)
+        axis.set_title(title)
+        axis.set_yticks([])
+    handles, names = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    return figure
+
+
+def errors(evaluations: Mapping[str, Sequence[int]], error: Mapping[str, Sequence[float]]) -> Any:
+    """Error against the number of evaluations, both on logarithmic axes.
+
+    Args:
+        evaluations, error: for each sampler one number a walk.
+    """
+    figure, axis = new(size=(5.2, 2.9))
+    styles = zip((DARK, GREEN, ORANGE), ("o-", "s--", "^-"))
+    for name, (colour, style) in zip(error, styles):
+        axis.loglog(evaluations[name], error[name], style, color=colour, markersize=5, label=name)
+    axis.set_xlabel("evaluations of the denoiser")
+    axis.set_ylabel("distance from the exact end")
+    axis.grid(True, which="major", color=LIGHT, linewidth=0.6)
+    axis.legend(frameon=False)
+    return figure
+
+
+def cloud(x: Tensor, followed: int = 12, side: int = 120, reach: float = 3.2) -> Tensor:
+    """Points of the plane as one grey picture; the first few of them large and black.
+
+    Args:
+        x: (N, 2) points; those beyond `reach` are left out.
+        followed: how many are drawn large.
+        side: pixels of the square picture.
+        reach: coordinate of its right edge.
+
+    Returns:
+        (1, side, side) in [-1, 1], white paper.
+    """
+    inside = x.abs().max(dim=1).values < reach * 0.98
+    place = ((x / reach + 1) / 2 * side).long()
+    picture = torch.ones(side, side)
+    column, row = place[inside].T
+    picture[side - 1 - row, column] = 0.0
+    for column, row in place[:followed][inside[:followed]].tolist():
+        top, left = max(side - 3 - row, 0), max(column - 2, 0)
+        picture[top : top + 5, left : left + 5] = -1.0
+    return picture[None]
+
+
+def slope(x: Tensor, density: Tensor, score: Tensor) -> Any:
+    """A density in one dimension, its logarithm, and the slope of that: the score.
+
+    Args:
+        x, density, score: (N,).
+    """
+    figure, axes = new(1, 3, size=(7.0, 2.5))
+    titles = ("density $q(x)$", r"$\log q(x)$", r"score $\nabla_x \log q(x)$")
+    for axis, values, title in zip(axes, (density, density.log(), score), titles):
+        axis.plot(x, values, color=BLUE)
+        axis.set_title(title)
+        axis.set_xlabel("$x$")
+    axes[0].set_ylim(0, None)
+    axes[2].axhline(0, color=GREY, linewidth=0.8)
+    return figure
+
+
+def field(
+    grid: Tensor, density: Tensor, points: Tensor, arrows: Tensor, titles: Sequence[str]
+) -> Any:
+    """The score as arrows over the density, a panel for each amount of noise.
+
+    All arrows are drawn with the square root of their length, as they differ so much.
+
+    Args:
+        grid: (G,) coordinates of the pixels along either axis.
+        density: (K, G, G) with the second coordinate of a point first.
+        points: (M, 2) feet of the arrows.
+        arrows: (K, M, 2).
+        titles: K of them.
+    """
+    columns = 2 if len(titles) == 4 else len(titles)
+    rows = len(titles) // columns
+    size = (5.8, 5.8 * rows / columns + 0.2 * rows)
+    figure, axes = new(rows, columns, size=size, sharex=True, sharey=True)
+    for axis, values, arrow, title in zip(np.asarray(axes).flat, density, arrows, titles):
+        bare(axis, title).set_aspect("equal")
+        levels = values.max().item() * np.array([0.02, 0.2, 0.6, 1.01])
+        settings = {"cmap": "Blues", "vmax": 2 * levels[-1], "antialiased": False}
+        axis.contourf(grid, grid, values, levels=levels, **settings)
+        arrow = arrow / arrow.norm(dim=1, keepdim=True).sqrt()
+        longest = arrow.norm(dim=1).max().item()
+        settings = {"angles": "xy", "scale_units": "width", "width": 0.006, "color": ORANGE}
+        axis.quiver(*points.T, *arrow.T, scale=11 * longest, antialiased=False, **settings)
+    return figure
+
+
+def score_estimates(
+    x: Tensor,
+    truth: Tensor,
+    estimates: Tensor,
+    data: Sequence[Tensor],
+    titles: Sequence[str],
+    reach: Sequence[float],
+) -> Any:
+    """The true score and several estimates of it, over a histogram of what they learnt from.
+
+    Args:
+        x: (N,) places.
+        truth: (K, N) the score in K panels.
+        estimates: (K, E, N).
+        data: K tensors (P,) of noisy examples.
+        titles: K of them.
+        reach: the largest score that a panel shows.
+    """
+    settings = {"height_ratios": [4, 1], "sharex": True}
+    figure, axes = new(2, len(titles), size=(7.0, 3.8), **settings)
+    for k, title in enumerate(titles):
+        above, below = axes[0, k], axes[1, k]
+        above.plot(x, estimates[k].T, color=ORANGE, linewidth=1.1, alpha=0.8)
+        above.plot(x, truth[k], color=BLUE, linewidth=2.2)
+        above.axhline(0, color=GREY, linewidth=0.8)
+        above.set_ylim(-reach[k], reach[k])
+        above.set_title(title)
+        bins = np.linspace(float(x.min()), float(x.max()), 90)
+        below.hist(data[k].numpy(), bins=bins, color=BLUE)
+        below.set_yticks([])
+        below.set_xlabel("$x_t$")
+    axes[0, 0].set_ylabel("score")
+    axes[1, 0].set_ylabel("count")
+    return figure
+
+
+def scatters(
+    clouds: Sequence[Tensor], titles: Sequence[str], data: int = 1, reach: float = 2.6
+) -> Any:
+    """Clouds of points side by side.
+
+    Args:
+        clouds: tensors (P, 2); a cloud that has shrunk to a spot is drawn with larger dots.
+        titles: one each.
+        data: how many of them, from the left, are data and drawn in blue.
+        reach: coordinate of the right edge.
+    """
+    figure, axes = new(1, len(clouds), size=(6.6, 6.6 / len(clouds) + 0.5))
+    for i, (axis, points, title) in enumerate(zip(np.atleast_1d(axes), clouds, titles)):
+        bare(axis, title).set_aspect("equal")
+        colour = BLUE if i < data else ORANGE
+        spots = len(points.round(decimals=1).unique(dim=0))
+        size = 40 if spots < 10 else 4
+        axis.scatter(*points.T, s=size, color=colour, linewidth=0)
+        axis.set_xlim(-reach, reach)
+        axis.set_ylim(-reach, reach)
+        for side in axis.spines.values():
+            side.set_visible(True)
+    return figure

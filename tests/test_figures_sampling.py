@@ -1,0 +1,126 @@
+"""Figures of sampling and of the score: they show what they were given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from minidiff.figures import BLUE, ORANGE
+from minidiff.figures import sampling as draw_figure
+from minidiff.toys import ring, two_peaks
+
+matplotlib.use("Agg")
+
+
+def colour_of(artist: Any) -> str:
+    face = artist.get_facecolor() if hasattr(artist, "get_facecolor") else artist.get_color()
+    return str(
+        matplotlib.colors.to_hex(np.atleast_2d(face)[0] if not isinstance(face, str) else face)
+    )
+
+
+def offsets(axis: Any) -> list[np.ndarray]:
+    return [np.asarray(collection.get_offsets()) for collection in axis.collections]
+
+
+def test_cloud_puts_points_where_they_are() -> None:
+    points = torch.tensor([[2.0, 1.0], [-2.0, -1.0], [9.0, 0.0]])
+    picture = draw_figure.cloud(points, followed=1, side=64, reach=3.2)
+    assert picture.shape == (1, 64, 64)
+    row, column = np.argwhere(picture[0].numpy() == -1).mean(axis=0)
+    assert abs(column - (2.0 / 3.2 + 1) * 32) < 1, "right is right"
+    assert abs(row - (1 - 1.0 / 3.2) * 32) < 2, "up is up"
+    assert (picture == 0).sum() == 1, "the other one is small, and the one far out is left out"
+
+
+def test_one_step_shows_one_end_and_many() -> None:
+    data = ring().sample(50, torch.Generator().manual_seed(0))
+    x_t, x0, kept = torch.tensor([[2.0, 1.0], [0.5, 0.2], [1.0, 0.6]])
+    fresh = torch.randn(30, 2, generator=torch.Generator().manual_seed(1))
+    figure = draw_figure.one_step(data, x_t, x0, kept, fresh)
+    left, right = figure.axes
+    assert [len(o) for o in offsets(left)] == [50, 1, 1, 1]
+    assert [len(o) for o in offsets(right)] == [50, 30, 1, 1]
+    assert np.allclose(offsets(left)[1][0], kept) and np.allclose(offsets(right)[1], fresh)
+
+
+def test_reverse_kernels_tell_truth_and_step_apart() -> None:
+    x = torch.linspace(-3, 3, 61)
+    truth, step = torch.exp(-(x**2)).repeat(3, 1), torch.exp(-2 * x**2).repeat(3, 1)
+    figure = draw_figure.reverse_kernels(x, truth, step, ["a", "b", "c"])
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c"]
+    lines = figure.axes[1].lines
+    assert [line.get_color() for line in lines] == [BLUE, ORANGE]
+    assert np.allclose(lines[1].get_ydata(), step[1])
+    assert lines[0].get_linestyle() != lines[1].get_linestyle(), "not by colour alone"
+
+
+def test_paths_run_from_noise_at_the_left_to_data_at_the_right() -> None:
+    t, x = torch.tensor([1000, 500, 0]), torch.linspace(-3, 3, 9)
+    walks = {"one": torch.zeros(3, 4), "two": torch.ones(3, 5)}
+    figure = draw_figure.paths(t, walks, x, torch.rand(3, 9) + 0.1)
+    assert [len(axis.lines) for axis in figure.axes] == [4, 5]
+    assert all(axis.get_xlim() == (1000, 0) for axis in figure.axes)
+
+
+def test_histograms_show_every_moment_of_every_walk() -> None:
+    x = torch.linspace(-3, 3, 31)
+    drawn = {"ode": [torch.zeros(10), torch.ones(10)], "sde": [torch.zeros(10), torch.ones(10)]}
+    figure = draw_figure.histograms(drawn, x, torch.ones(2, 31), ["start", "end"])
+    assert [axis.get_title() for axis in figure.axes] == ["start", "end"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ode", "sde"]
+    assert all(len(axis.patches) == 2 for axis in figure.axes)
+
+
+def test_errors_are_logarithmic_on_both_axes() -> None:
+    figure = draw_figure.errors({"a": [5, 10], "b": [10, 20]}, {"a": [0.1, 0.05], "b": [0.1, 0.02]})
+    (axis,) = figure.axes
+    assert axis.get_xscale() == axis.get_yscale() == "log"
+    assert [list(line.get_xdata()) for line in axis.lines] == [[5, 10], [10, 20]]
+    assert len({line.get_marker() for line in axis.lines}) == 2, "not by colour alone"
+
+
+def test_slope_shows_density_logarithm_and_score() -> None:
+    peaks, x = two_peaks(), torch.linspace(-2, 2, 41)
+    density, score = peaks.log_density(x[:, None]).exp(), peaks.score(x[:, None])[:, 0]
+    curves = [axis.lines[0].get_ydata() for axis in draw_figure.slope(x, density, score).axes]
+    assert all(np.allclose(a, b) for a, b in zip(curves, (density, density.log(), score)))
+
+
+@pytest.mark.parametrize(("count", "rows"), [(2, 1), (4, 2)])
+def test_field_keeps_directions_and_order_of_lengths(count: int, rows: int) -> None:
+    grid = torch.linspace(-2, 2, 11)
+    points = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    arrows = torch.tensor([[1.0, 0.0], [0.0, 4.0]]).repeat(count, 1, 1)
+    names = [str(i) for i in range(count)]
+    figure = draw_figure.field(grid, torch.rand(count, 11, 11), points, arrows, names)
+    assert len(figure.axes) == count
+    assert figure.axes[0].get_gridspec().nrows == rows
+    quiver = figure.axes[0].collections[-1]
+    assert np.allclose(quiver.U, [1, 0]) and np.allclose(quiver.V, [0, 2]), "square roots"
+
+
+def test_score_estimates_lie_over_the_truth() -> None:
+    x = torch.linspace(-3, 3, 21)
+    truth, estimates = -x.repeat(2, 1), torch.zeros(2, 5, 21)
+    data = [torch.zeros(30), torch.ones(40)]
+    figure = draw_figure.score_estimates(x, truth, estimates, data, ["low", "high"], [4, 2])
+    above = figure.axes[:2]
+    assert [axis.get_title() for axis in above] == ["low", "high"]
+    assert [axis.get_ylim() for axis in above] == [(-4, 4), (-2, 2)]
+    assert [line.get_color() for line in above[0].lines][:6] == [ORANGE] * 5 + [BLUE]
+    counted = [sum(patch.get_height() for patch in axis.patches) for axis in figure.axes[2:]]
+    assert counted == [30, 40]
+
+
+def test_scatters_draw_data_in_blue_and_a_collapsed_cloud_large() -> None:
+    wide = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    figure = draw_figure.scatters([wide, wide, torch.ones(100, 2)], ["a", "b", "c"])
+    shown = [axis.collections[0] for axis in figure.axes]
+    assert [colour_of(part) for part in shown] == [BLUE, ORANGE, ORANGE]
+    sizes = [part.get_sizes()[0] for part in shown]
+    assert sizes[0] == sizes[1] < sizes[2]
