@@ -235,7 +235,7 @@ def pairs(panels: Mapping[str, tuple[Tensor, Tensor]]) -> Any:
     for axis, (title, clouds) in zip(axes[0], panels.items()):
         colours = [colour for cloud, colour in zip(clouds, (BLUE, ORANGE)) for _ in cloud]
         _dots(axis, torch.cat(clouds), colours, 110)
-        _square(axis, title)
+        _square(axis, title).set_anchor("N")
     return figure
 
 

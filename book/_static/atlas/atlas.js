@@ -27,6 +27,7 @@
     else right = Math.max(right, points[i]);
   }
   const LAYOUTS = ["side by side", "stacked", "surround", "other"];
+  const STRONG = 8; // what is found but has no colour of its own
   const FONT = '"Atlas glyphs", "Noto Sans SC", "Noto Sans CJK SC", sans-serif';
   const byCount = data.names.map((_, k) => k + 1).sort((a, b) => data.names[b - 1][2] - data.names[a - 1][2]);
   const radicalName = (number) => `${data.names[number - 1][0]} ${data.names[number - 1][1]}`;
@@ -105,7 +106,8 @@
     let visible = 0;
     for (let i = 0; i < total; i++) {
       if (!inSight(screenX(i), screenY(i))) continue;
-      const group = found && !found[i] ? -1 : groups[i];
+      let group = groups[i];
+      if (found) group = found[i] ? (group < 0 ? STRONG : group) : -1;
       if (!layers.has(group)) layers.set(group, []);
       layers.get(group).push(i);
       visible++;
@@ -114,12 +116,12 @@
     pen.clearRect(0, 0, width, height);
     // Near enough, the glyphs themselves stand in place of the points.
     const asText = view.k > 4 * whole && visible < 900;
-    const size = Math.max(14, Math.min(34, 0.7 * Math.sqrt((width * height) / Math.max(visible, 1))));
+    const size = Math.max(13, Math.min(28, 0.5 * Math.sqrt((width * height) / Math.max(visible, 1))));
     const radius = Math.min(3.5, 0.9 * Math.sqrt(view.k / whole) * Math.sqrt(Math.min(width, height) / 500));
     pen.textAlign = "center";
     pen.textBaseline = "middle";
     for (const group of [...layers.keys()].sort((a, b) => a - b)) {
-      pen.fillStyle = group < 0 ? faint : list[group];
+      pen.fillStyle = group < 0 ? faint : group === STRONG ? text : list[group];
       const large = found && group >= 0 ? Math.max(radius, 2.5) : radius;
       pen.font = `${size}px ${FONT}`;
       for (const i of layers.get(group)) {
@@ -158,7 +160,7 @@
     element("facts").textContent = describe(i);
     const x = screenX(i);
     const y = screenY(i);
-    const away = 16;
+    const away = 24;
     let left = x + away;
     if (left + card.offsetWidth > width - 6) left = x - away - card.offsetWidth;
     let up = y - card.offsetHeight / 2;
