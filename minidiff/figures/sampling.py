@@ -207,8 +207,8 @@ def field(
         axis.contourf(grid, grid, values, levels=levels, **settings)
         arrow = arrow / arrow.norm(dim=1, keepdim=True).sqrt()
         longest = arrow.norm(dim=1).max().item()
-        settings = {"angles": "xy", "scale_units": "width", "width": 0.006, "color": ORANGE}
-        axis.quiver(*points.T, *arrow.T, scale=11 * longest, antialiased=False, **settings)
+        settings = {"angles": "xy", "scale_units": "width", "width": 0.008, "color": ORANGE}
+        axis.quiver(*points.T, *arrow.T, scale=9 * longest, **settings)
     return figure
 
 
