@@ -332,7 +332,7 @@ def _text_column(axis: Any, config: Any, rows: list[float]) -> None:
         _arrow(axis, (x, 3.9), (x, 5.2), GREEN)
         axis.text(x + 0.1, 4.5, "mean", color=GREEN, fontsize=11)
     _box(axis, x, 5.75, f"timestep embedding\n{width} numbers", GREEN, wide=1.5)
-    axis.text(x, 7.1, "t", ha="center", fontsize=12)
+    axis.text(x, 7.1, "timestep $t$", ha="center")
     _arrow(axis, (x, 7.0), (x, 6.35), DARK)
     axis.plot([10.05, 10.15, 10.15, 3.45, 3.45], [5.75, 5.75, 8.1, 8.1, 6.6], color=GREEN)
     _arrow(axis, (3.45, 6.9), (3.45, 6.4), GREEN)
@@ -394,7 +394,7 @@ def curves(
     Args:
         panels: title -> name of a curve -> its values.
     """
-    figure, axes = new(1, len(panels), size=(7.2, 3.0), squeeze=False)
+    figure, axes = new(1, len(panels), size=(7.2, 2.6), squeeze=False)
     styles = [(BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^:")]
     for axis, (title, lines) in zip(axes[0], panels.items()):
         for (name, values), (colour, style) in zip(lines.items(), styles):
@@ -403,5 +403,5 @@ def curves(
         axis.axhline(0, color=GREY, lw=0.8)
         axis.invert_xaxis()
         if len(lines) > 1:
-            axis.legend(fontsize=9)
+            axis.legend(fontsize=9, frameon=False)
     return figure
