@@ -1,0 +1,411 @@
+"""Figures of distributions: densities, fits, tables, and slices through a joint density."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
+
+__all__ = [
+    "bands",
+    "cells",
+    "drawn",
+    "guesses",
+    "histogram",
+    "joint_slice",
+    "learnt",
+    "likelihoods",
+    "machine",
+    "repeats",
+    "slices",
+    "table",
+    "wrong",
+]
+
+PALE = "#a9c6e6"  # bars and areas of the data, pale enough for a line in front
+
+
+# ------------------------------------------------------------------- one number at a time
+
+
+def histogram(values: Tensor, pictures: Tensor, places: Tensor, label: str, bins: int = 60) -> Any:
+    """A histogram with some of what it counts drawn above it, each at its place.
+
+    Args:
+        values: (N,) one number a thing.
+        pictures: (k, 1, H, W) in [-1, 1], some of the things.
+        places: (k,) their numbers, growing.
+        label: what the number is.
+    """
+    figure, (above, axis) = new(2, 1, size=(7.0, 3.3), height_ratios=[1, 2.6])
+    figure.get_layout_engine().set(h_pad=0.02, hspace=0)
+    axis.hist(values.numpy(), bins=bins, color=PALE)
+    axis.set(xlabel=label, ylabel="how many", xlim=(0, 1.05 * float(values.max())))
+    bare(above).set(ylim=(0, 1), xlim=axis.get_xlim())
+    low, high = axis.get_xlim()
+    for i, (picture, place) in enumerate(zip(pictures, places.tolist(), strict=True)):
+        # Spread evenly above, with a line to where the number lies.
+        middle = (i + 0.5) / len(places)
+        box = above.inset_axes((middle - 0.05, 0.25, 0.1, 0.75))
+        box.imshow(picture[0].numpy(), cmap="gray", vmin=-1, vmax=1)
+        bare(box)
+        above.plot([low + middle * (high - low), place], [0.25, 0], color=GREY, lw=1)
+        axis.axvline(place, color=GREY, lw=0.6, ls=":")
+    return figure
+
+
+def learnt(x: Tensor, truth: Tensor, samples: Tensor, fitted: Tensor) -> Any:
+    """A density, a histogram of draws from it, and the density estimated back from them.
+
+    Args:
+        x: (n,) places.
+        truth, fitted: (n,) densities there.
+        samples: (N,) draws.
+    """
+    figure, axis = new(size=(6.4, 3.4))
+    bars = {"bins": 40, "density": True, "color": "#f2c79a"}
+    axis.hist(samples.numpy(), label=f"{len(samples)} draws", **bars)
+    axis.plot(x, truth, color=DARK, label="the density")
+    axis.plot(x, fitted, color=BLUE, ls=":", lw=3, label="estimated from\nthe draws")
+    axis.set(xlabel="$x$", ylabel="density", xlim=(float(x[0]), float(x[-1])))
+    axis.legend(loc="upper left", fontsize=10, frameon=False)
+    return figure
+
+
+def likelihoods(
+    x: Tensor,
+    candidates: Mapping[str, tuple[Tensor, Tensor]],
+    examples: Tensor,
+    mu: Tensor,
+    curve: Tensor,
+    best: float,
+) -> Any:
+    """Left: curves over a few examples, with their heights there. Right: how well each mu does.
+
+    Args:
+        x: (n,) places.
+        candidates: name -> density (n,) there, and (k,) at the examples.
+        examples: (k,).
+        mu, curve: (m,) candidates for the mean, and the log-likelihood of each.
+        best: the mean of the examples.
+    """
+    figure, (left, right) = new(1, 2, size=(7.2, 3.1), width_ratios=[1.5, 1])
+    styles = zip(candidates.items(), (GREY, ORANGE, GREEN), ("--", "-", "-."))
+    for (name, (density, heights)), colour, line in styles:
+        left.plot(x, density, color=colour, ls=line, label=name)
+        left.plot(examples, heights, "o", color=colour, ms=4)
+    left.plot(examples, [0] * len(examples), "^", color=BLUE, ms=8, clip_on=False, label="examples")
+    left.set(xlabel="$x$", ylabel="density", ylim=(0, None), xlim=(float(x[0]), float(x[-1])))
+    handles, names = left.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=10, frameon=False)
+    right.plot(mu, curve, color=ORANGE)
+    right.axvline(best, color=BLUE, ls=":")
+    right.set(xlabel=r"$\mu$", ylabel="log-likelihood")
+    right.annotate(
+        "mean of\nthe examples",
+        (best, float(curve.min())),
+        (6, 2),
+        textcoords="offset points",
+        color=BLUE,
+        fontsize=9,
+    )
+    return figure
+
+
+def repeats(x: Tensor, truth: Tensor, fits: Mapping[str, Tensor]) -> Any:
+    """The same estimate again and again from new examples, a panel for each number of examples.
+
+    Args:
+        x: (n,) places.
+        truth: (n,) density.
+        fits: title -> (R, n) estimated densities.
+    """
+    figure, axes = new(1, len(fits), size=(7.0, 2.4), sharex=True, sharey=True, squeeze=False)
+    for axis, (title, curves) in zip(axes[0], fits.items()):
+        axis.plot(x, curves.T, color=ORANGE, lw=0.8, alpha=0.7)
+        axis.plot(x, truth, color=DARK, lw=1.6)
+        axis.set_title(title)
+        axis.set(xlabel="$x$", yticks=[])
+    axes[0, 0].set_ylabel("density")
+    return figure
+
+
+def wrong(x: Tensor, truth: Tensor, curves: Mapping[str, Tensor], edges: Tensor, table: Any) -> Any:
+    """Curves that miss a density, and a histogram that does not.
+
+    Args:
+        x: (n,) places.
+        truth: (n,) density.
+        curves: name -> (n,).
+        edges, table: (k + 1,) and (k,) the histogram, as a density.
+    """
+    figure, axes = new(1, 2, size=(7.0, 2.7), sharex=True, sharey=True)
+    for axis in axes:
+        axis.fill_between(x, truth, color=PALE, lw=0, label="the density")
+        axis.set(xlabel="$x$", xlim=(float(x[0]), float(x[-1])))
+    for name, curve in curves.items():
+        axes[0].plot(x, curve, color=ORANGE, ls=":", lw=3, label=name)
+    axes[1].stairs(table, edges, color=ORANGE, lw=1.6, label=f"a table of {len(table)} cells")
+    axes[0].set_ylabel("density")
+    axes[0].set_ylim(top=1.45 * float(truth.max()))
+    for axis in axes:
+        axis.legend(loc="upper left", fontsize=9, frameon=False)
+    return figure
+
+
+def cells(sides: Sequence[int], share: Sequence[float], pictures: Sequence[Tensor]) -> Any:
+    """How many unseen things fall into a cell of a table that is not empty.
+
+    Args:
+        sides: k sizes of the picture.
+        share: (k,) of the unseen glyphs whose cell has been met.
+        pictures: k pictures (side, side), True = paper.
+    """
+    figure, (above, axis) = new(2, 1, size=(7.0, 3.4), height_ratios=[1, 2.1])
+    bare(above)
+    above.set(xlim=(-0.5, len(sides) - 0.5), ylim=(0, 1))
+    bars = axis.bar(range(len(sides)), share, color=BLUE, width=0.6)
+    axis.bar_label(
+        bars, [f"{v:.0%}" if v > 0.1 else f"{v:.1%}" for v in share], fontsize=10, padding=2
+    )
+    numbers = [_power(side**2) for side in sides]
+    axis.set_xticks(range(len(sides)), [f"{k} × {k}\n{n}\ncells" for k, n in zip(sides, numbers)])
+    axis.set(ylabel="already met", ylim=(0, 1.18), yticks=[0, 0.5, 1])
+    axis.set_yticklabels(["0 %", "50 %", "100 %"])
+    axis.set_xlim(above.get_xlim())
+    for i, picture in enumerate(pictures):
+        box = above.inset_axes((i - 0.45, 0, 0.9, 1), transform=above.transData)
+        box.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        bare(box)
+        for spine in box.spines.values():
+            spine.set_visible(True)
+    return figure
+
+
+def _power(bits: int) -> str:
+    """2 to this power, written out or rounded."""
+    if bits <= 25:
+        return f"{2**bits:,}"
+    first, power = f"{2**bits:.0e}".split("e+")
+    return f"$10^{{{power}}}$" if first == "1" else f"{first} · $10^{{{power}}}$"
+
+
+def machine(z: Tensor, x: Tensor, places: Tensor, heights: Tensor) -> Any:
+    """Noise in, samples out: two histograms and the function between them.
+
+    Args:
+        z, x: (N,) what goes in and what comes out.
+        places, heights: (n,) the function.
+    """
+    figure, axes = new(1, 3, size=(7.0, 2.5))
+    bars = {"bins": 50, "density": True}
+    axes[0].hist(z.numpy(), color=LIGHT, **bars)
+    axes[1].plot(places, heights, color=DARK)
+    axes[2].hist(x.numpy(), color=ORANGE, alpha=0.8, **bars)
+    for axis, title in zip(axes, ("noise goes in", "the machine", "samples come out")):
+        axis.set_title(title)
+    axes[0].set(xlabel="$z$", yticks=[])
+    axes[1].set(xlabel="$z$", ylabel="$x$")
+    axes[2].set(xlabel="$x$", yticks=[])
+    return figure
+
+
+# ------------------------------------------------------------------- two things at a time
+
+
+def table(counts: Tensor, rows: Sequence[str], columns: Sequence[str], of_row: Tensor) -> Any:
+    """A joint table with its sums, and beside it each row divided by its sum.
+
+    Args:
+        counts: (r, c) whole numbers.
+        rows, columns: names, r and c of them.
+        of_row: (r, c) shares.
+    """
+    figure, (left, right) = new(1, 2, size=(7.2, 3.6), width_ratios=[5, 4])
+    whole = np.block(
+        [
+            [counts.numpy(), counts.sum(1, keepdim=True).numpy()],
+            [counts.sum(0, keepdim=True).numpy(), np.array([[int(counts.sum())]])],
+        ]
+    )
+    _numbers(left, np.sqrt(whole), [[f"{v:,}" for v in row] for row in whole], len(columns))
+    shares = of_row.numpy()
+    texts = [[f"{v:.0%}" for v in row] for row in shares]
+    _numbers(right, shares * np.sqrt(float(counts.max())), texts, len(columns))
+    left.set_xticks(range(len(columns) + 1), [*columns, "sum"], rotation=35, ha="left")
+    right.set_xticks(range(len(columns)), columns, rotation=35, ha="left")
+    left.set_yticks(range(len(rows) + 1), [*rows, "sum"])
+    right.set_yticks(range(len(rows)), rows)
+    right.set_ylim(len(rows) + 0.5, -0.5)
+    left.axhline(len(rows) - 0.5, color=DARK, lw=1.5)
+    left.axvline(len(columns) - 0.5, color=DARK, lw=1.5)
+    left.set_xlabel("glyphs")
+    right.set_xlabel("each row by itself")
+    return figure
+
+
+def _numbers(axis: Any, shade: Any, texts: list[list[str]], columns: int) -> None:
+    """A table of numbers on shaded cells; the sums in further columns and rows stay white."""
+    inside = shade.copy()
+    inside[:, columns:] = 0
+    if inside.shape[1] > columns:
+        inside[-1] = 0
+    limit = float(inside.max()) * 1.05
+    axis.imshow(inside, cmap="Blues", vmin=0, vmax=limit, aspect="auto")
+    bare(axis)
+    axis.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+    for i, row in enumerate(texts):
+        for k, text in enumerate(row):
+            colour = "white" if inside[i, k] > 0.6 * limit else DARK
+            axis.text(k, i, text, ha="center", va="center", color=colour, fontsize=10)
+
+
+def joint_slice(
+    x: Tensor, y: Tensor, joint: Tensor, at: float, conditional: Tensor, peaks: Sequence[float]
+) -> Any:
+    """A joint density with both marginals, one slice, and the slice scaled to an area of 1.
+
+    Args:
+        x, y: (n,) and (m,) the axes, evenly spaced.
+        joint: (m, n) density.
+        at: where y is cut.
+        conditional: (n,) density of x there.
+        peaks: places of x to mark.
+    """
+    figure, axes = new(
+        3,
+        2,
+        size=(6.6, 6.0),
+        width_ratios=[3.2, 1],
+        height_ratios=[1.1, 2.4, 1.3],
+    )
+    (top, corner), (middle, side), (bottom, empty) = axes
+    for axis in (corner, empty):
+        axis.set_axis_off()
+    over_y = joint.sum(1) * (x[1] - x[0])
+    top.fill_between(x, joint.sum(0) * (y[1] - y[0]), color=PALE, lw=0)
+    top.set_title("$p(x)$: every $y$ added up")
+    levels = (float(joint.max()) * np.linspace(0.02, 1.0, 9)).tolist()
+    middle.contourf(x, y, joint, levels=levels, cmap="Blues", vmin=-0.15 * levels[-1])
+    middle.axhline(at, color=ORANGE, ls="--")
+    middle.set_ylabel("$y$")
+    middle.text(0, at + 0.08, "$y = y_1$", color=ORANGE, fontsize=11, ha="center", va="bottom")
+    side.fill_betweenx(y, over_y, color=PALE, lw=0)
+    side.set_title("$p(y)$")
+    row = int((y - at).abs().argmin())
+    side.plot([0, float(over_y[row])], [at, at], color=ORANGE, lw=2)
+    side.text(float(over_y[row]), at, " $p(y_1)$", color=ORANGE, va="bottom", fontsize=11)
+    side.set(
+        ylim=(float(y[0]), float(y[-1])),
+        yticklabels=[],
+        xticks=[],
+        xlim=(0, 1.5 * float(over_y.max())),
+    )
+    bottom.fill_between(
+        x, joint[row], color=ORANGE, alpha=0.25, lw=0, label="the slice, $p(x, y_1)$"
+    )
+    bottom.plot(x, conditional, color=ORANGE, label="scaled to area 1: $p(x | y_1)$")
+    bottom.set(xlabel="$x$", ylim=(0, None))
+    bottom.legend(loc="upper right", fontsize=9, frameon=False)
+    bottom.set_ylim(top=1.75 * float(conditional.max()))
+    for axis, height in ((top, 1.0), (middle, 1.0), (bottom, 0.6)):  # not through the legend
+        axis.set_xlim(float(x[0]), float(x[-1]))
+        for place in peaks:
+            axis.axvline(place, ymax=height, color=GREY, lw=1, ls=":")
+    for axis in (top, bottom):
+        axis.set_yticks([])
+    top.set_xticklabels([])
+    middle.set_xticklabels([])
+    return figure
+
+
+def slices(x: Tensor, marginal: Tensor, rows: Mapping[str, Tensor]) -> Any:
+    """Slices at several y, scaled, each before the marginal.
+
+    Args:
+        x: (n,) places.
+        marginal: (n,) density of x.
+        rows: title -> (n,) density of x there.
+    """
+    figure, axes = new(1, len(rows), size=(7.2, 2.2), sharex=True, sharey=True, squeeze=False)
+    for axis, (title, density) in zip(axes[0], rows.items()):
+        axis.fill_between(x, marginal, color=PALE, lw=0)
+        axis.plot(x, density, color=ORANGE)
+        axis.set_title(title)
+        axis.set(xlabel="$x$", yticks=[])
+    axes[0, 0].set_ylim(0)
+    return figure
+
+
+def bands(points: Tensor, chosen: Mapping[str, Tensor], x: Tensor, conditional: Tensor) -> Any:
+    """Examples near one value of y: where they are, and how their x are spread.
+
+    Args:
+        points: (N, 2) all examples (x, y).
+        chosen: title -> mask (N,) of those that count as near.
+        x, conditional: (n,) places and the density there at the very value of y.
+    """
+    figure, axes = new(2, len(chosen), size=(7.0, 3.9), sharex=True, sharey="row")
+    settings = {"bins": np.linspace(float(x[0]), float(x[-1]), 31).tolist(), "density": True}
+    for (above, below), (title, mask) in zip(axes.T, chosen.items()):
+        above.scatter(*points[~mask].T, s=2, c=LIGHT, linewidths=0)
+        above.scatter(*points[mask].T, s=5, c=ORANGE, linewidths=0)
+        above.set_title(title)
+        below.hist(points[mask][:, 0].numpy(), color="#f2c79a", **settings)
+        below.plot(x, conditional, color=BLUE)
+        below.set(xlabel="$x$", yticks=[])
+        above.set_xlim(float(x[0]), float(x[-1]))
+    axes[0, 0].set(ylabel="$y$")
+    axes[1, 0].set_ylim(0, 2.2 * float(conditional.max()))
+    return figure
+
+
+def guesses(
+    x_t: Tensor,
+    panels: Mapping[str, Mapping[str, Tensor]],
+    colours: Sequence[str] = (GREY, BLUE, ORANGE),
+) -> Any:
+    """What denoisers guess for every noisy x_t, a panel for each amount of noise.
+
+    Args:
+        x_t: (n,) noisy values.
+        panels: title -> name of a denoiser -> guesses (n,).
+    """
+    figure, axes = new(1, len(panels), size=(7.0, 2.9), sharex=True, sharey=True, squeeze=False)
+    for axis, (title, curves) in zip(axes[0], panels.items()):
+        for (name, guess), colour, line in zip(curves.items(), colours, ("-", "--", "-.")):
+            axis.plot(x_t, guess, color=colour, ls=line, label=name)
+        axis.set_title(title)
+        axis.set_xlabel("noisy $x_t$")
+    axes[0, 0].set_ylabel(r"guess $\hat x_0$")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    return figure
+
+
+def drawn(x: Tensor, rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Any:
+    """Histograms of samples over the densities they should follow.
+
+    Args:
+        x: (n,) places.
+        rows: name of a row -> title of a column -> density (n,), samples (N,).
+    """
+    columns = len(next(iter(rows.values())))
+    size = (7.0, 1.6 * len(rows) + 0.5)
+    figure, axes = new(len(rows), columns, size=size, sharex=True, sharey=True, squeeze=False)
+    settings = {"bins": np.linspace(float(x[0]), float(x[-1]), 61).tolist(), "density": True}
+    for row, (line, (name, panels)) in enumerate(zip(axes, rows.items())):
+        line[0].set_ylabel(name)
+        for axis, (title, (density, samples)) in zip(line, panels.items(), strict=True):
+            axis.hist(samples.numpy(), color="#f2c79a", **settings)
+            axis.plot(x, density, color=BLUE)
+            axis.set(yticks=[])
+            if row == 0:
+                axis.set_title(title)
+            if row == len(rows) - 1:
+                axis.set_xlabel("$x$")
+    return figure
