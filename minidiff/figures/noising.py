@@ -49,9 +49,9 @@ def overview(images: Tensor) -> Any:
     Args:
         images: (4, 1, h, w) in [-1, 1], one glyph at t = 0, t − 1, t and T.
     """
-    figure, axis = new(size=(7.0, 2.5))
+    figure, axis = new(size=(5.9, 2.1))
     bare(axis).set_aspect("equal")
-    lefts, side = (0.0, 2.05, 4.75, 6.8), 1.1
+    lefts, side = (0.0, 1.75, 4.75, 6.5), 1.1
     names = ("$x_0$\ndata", "$x_{t-1}$", "$x_t$", "$x_T$\nnoise")
     images = (images.clamp(-1, 1) * 3).round() / 3  # seven greys are enough, and make a small file
     for image, left, name in zip(images, lefts, names):
@@ -76,12 +76,12 @@ def overview(images: Tensor) -> Any:
         _arrow(axis, gap[0], gap[1], 0.76 * side, BLUE)
         _arrow(axis, gap[1], gap[0], 0.24 * side, ORANGE)
         if long:
-            axis.text(middle, 0.9 * side, "$q(x_t | x_{t-1})$", size=14, color=BLUE, ha="center")
+            axis.text(middle, 0.9 * side, "$q(x_t | x_{t-1})$", size=13, color=BLUE, ha="center")
             axis.text(
-                middle, 0.1 * side, r"$p_\theta(x_{t-1} | x_t)$", size=14, color=BROWN,
+                middle, 0.1 * side, r"$p_\theta(x_{t-1} | x_t)$", size=13, color=BROWN,
                 ha="center", va="top",
             )  # fmt: skip
-    axis.set(xlim=(-0.05, 7.95), ylim=(-0.75, 1.45))
+    axis.set(xlim=(-0.05, 7.65), ylim=(-0.85, 1.45))
     return figure
 
 
