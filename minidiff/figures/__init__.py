@@ -15,7 +15,7 @@ ORANGE = "#d9730d"  # what is drawn, learnt or estimated
 GREEN = "#2f855a"  # a third thing
 DARK, GREY, LIGHT = "#222222", "#767676", "#d0d0d0"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
     "savefig.dpi": 100,
     "font.size": 10,
