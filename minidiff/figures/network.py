@@ -1,0 +1,314 @@
+"""Figures of the network and of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
+
+__all__ = [
+    "best_guess",
+    "embedding",
+    "loss_by_t",
+    "loss_curve",
+    "points",
+    "predictions",
+    "training_loop",
+    "unet",
+]
+
+Size = tuple[int, int, int]  # channels, height, width
+
+
+# ------------------------------------------------------------------ diagrams
+
+
+def _canvas(width: float, height: float) -> tuple[Any, Any]:
+    """A figure and its one axis, measured in tenths of an inch from the lower left corner."""
+    figure, axis = new(size=(width / 10, height / 10))
+    figure.set_layout_engine("none")
+    axis.set_position((0, 0, 1, 1))
+    bare(axis).set(xlim=(0, width), ylim=(0, height))
+    return figure, axis
+
+
+def _picture(axis: Any, image: Tensor, x: float, y: float, side: float, reach: float = 1) -> None:
+    """A picture (1, H, W) with its lower left corner at (x, y); ±reach are white and black."""
+    axis.imshow(
+        image[0].cpu(),
+        cmap="gray",
+        vmin=-reach,
+        vmax=reach,
+        extent=(x, x + side, y, y + side),
+        aspect="auto",
+        interpolation="nearest",
+    )
+    axis.add_patch(_rectangle(x, y, side, side, facecolor="none"))
+    bounds = {"xlim": axis.get_xlim(), "ylim": axis.get_ylim()}
+    axis.set(**bounds)
+
+
+def _rectangle(x: float, y: float, width: float, height: float, **style: Any) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x, y), width, height, **{"edgecolor": GREY, "linewidth": 1, **style})
+
+
+def _box(axis: Any, x: float, y: float, width: float, height: float, text: str) -> None:
+    axis.add_patch(_rectangle(x, y, width, height, facecolor="white", edgecolor=DARK))
+    axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=11)
+
+
+def _arrow(axis: Any, start: tuple[float, float], end: tuple[float, float], **style: Any) -> None:
+    line = {"arrowstyle": "-|>", "color": DARK, "lw": 1.4, "shrinkA": 0, "shrinkB": 0, **style}
+    axis.annotate("", xy=end, xytext=start, arrowprops=line)
+
+
+def training_loop(x0: Tensor, eps: Tensor, x_t: Tensor, predicted: Tensor, t: int) -> Any:
+    """One turn of training as a diagram: take, add noise, predict, compare, update.
+
+    Args:
+        x0, eps, x_t, predicted: (1, H, W) a picture, noise, both mixed, and the noise predicted.
+        t: the timestep of x_t.
+    """
+    figure, axis = _canvas(66, 40)
+    side = 11
+    upper, lower = 22.0, 3.0
+    for image, x, y, reach in (
+        (x0, 1, upper, 1), (eps, 1, lower, 2.5), (x_t, 18, upper, 2), (predicted, 54, upper, 2.5)
+    ):  # fmt: skip
+        _picture(axis, image, x, y, side, reach)
+    _box(axis, 35, upper, 13, side, "network\nweights $\\theta$")
+    _box(axis, 39, lower, 26, side, "squared error\nmean of $(\\hat{\\varepsilon}-\\varepsilon)^2$")
+    middle, low = upper + side / 2, lower + side / 2
+    _arrow(axis, (12, middle), (18, middle))
+    _arrow(axis, (12, lower + side), (18, upper))
+    _arrow(axis, (29, middle), (35, middle))
+    _arrow(axis, (48, middle), (54, middle))
+    _arrow(axis, (59.5, upper), (59.5, lower + side), color=BLUE)
+    _arrow(axis, (12, low), (39, low), color=BLUE)
+    _arrow(axis, (44, lower + side), (44, upper), color=ORANGE, lw=2.2)
+    axis.text(32, 17, f"t = {t}", ha="center", va="center", fontsize=11)
+    _arrow(axis, (33, 18.4), (36.5, upper))
+    _arrow(axis, (29.5, 18), (26, upper))
+    above = upper + side + 1.2
+    for centre, text in (
+        (6.5, "1 take\n$x_0$"), (23.5, "2 add noise\n$x_t$"), (41.5, "3 predict\n"),
+        (59.5, "the noise\n$\\hat{\\varepsilon}$"),
+    ):  # fmt: skip
+        axis.text(centre, above, text, ha="center", va="bottom", fontsize=11)
+    axis.text(6.5, lower + side + 0.8, "noise $\\varepsilon$", ha="center", fontsize=11)
+    axis.text(25, low + 1, "4 compare", color=BLUE, ha="center", fontsize=11)
+    axis.text(45, 17.5, "5 update $\\theta$", color=ORANGE, va="center", fontsize=11)
+    return figure
+
+
+def unet(sizes: Mapping[str, Size], image: Tensor, output: Tensor, embedding: int) -> Any:
+    """A U-Net as a diagram: its levels, with sizes and channels, and what jumps across.
+
+    Args:
+        sizes: what each part of a `minidiff.unet.UNet` puts out, (channels, height, width), by
+            name: "conv_in", "down.0.0", "shrink.0", …, "middle2", "up.0.0", …, "conv_out".
+        image, output: (1, H, W) what goes in and what comes out.
+        embedding: how many numbers tell the blocks the timestep.
+    """
+    down = [size for name, size in sizes.items() if name.startswith("down.")]
+    blocks = len(down) // len({name.split(".")[1] for name in sizes if name.startswith("down.")})
+    down, levels = down[blocks - 1 :: blocks], len(down) // blocks
+    step = 11.5
+    figure, axis = _canvas(70, 15.5 + step * levels)
+    width = {i: 7 + size[0] / 25 for i, size in enumerate(down)}
+    heights = [8.0 - 0.8 * i for i in range(levels)]
+    left = {i: 15 + 3.5 * i for i in range(levels)}  # where the blocks of the way down begin
+    top = 10 + step * (levels - 1)
+    pill = (35.0, top + 14)
+    for i, size in enumerate(down):
+        y, right = top - step * i, 70 - left[i] - width[i]
+        for x in (left[i], right):
+            axis.plot(*zip(pill, (x + width[i] / 2, y + heights[i] / 2)), color=LIGHT, zorder=0)
+            axis.add_patch(_rectangle(x, y, width[i], heights[i], facecolor="#eaf1f8"))
+            label = f"{size[1]} × {size[2]}\n{size[0]} channels"
+            centre = (x + width[i] / 2, y + heights[i] / 2)
+            axis.text(*centre, label, ha="center", va="center", fontsize=10)
+        start, end = (left[i] + width[i], y + heights[i] * 0.5), (right, y + heights[i] * 0.5)
+        _arrow(axis, start, end, color=BLUE, linestyle="--")
+        if i + 1 < levels:
+            below = y - step + heights[i + 1]
+            _arrow(axis, (left[i + 1] + 5, y), (left[i + 1] + 5, below))
+            _arrow(axis, (65 - left[i + 1], below), (65 - left[i + 1], y))
+    _middle(axis, sizes["middle2"], left[levels - 1] + width[levels - 1] - 4, 10)
+    axis.text(35, top + heights[0] / 2 + 0.6, "skip connections", color=BLUE, ha="center")
+    _ends(axis, sizes, image, output, top, left[0], width[0])
+    axis.text(
+        *pill,
+        f"timestep t and text: {embedding} numbers, to every block",
+        ha="center",
+        va="center",
+        fontsize=10,
+        bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": GREEN},
+    )
+    return figure
+
+
+def _middle(axis: Any, size: Size, x: float, y: float) -> None:
+    """The bottom of the U: arrows leave from height y at x and come back at its mirror image."""
+    half, height, gap = 9.0, 5.6, 3.4
+    floor = y - gap - height
+    axis.add_patch(_rectangle(35 - half, floor, 2 * half, height, facecolor="#eaf1f8"))
+    label = f"middle: {size[1]} × {size[2]}\n{size[0]} channels"
+    axis.text(35, floor + height / 2, label, ha="center", va="center", fontsize=10)
+    _arrow(axis, (x, y), (x, y - gap))
+    _arrow(axis, (70 - x, y - gap), (70 - x, y))
+
+
+def _ends(
+    axis: Any,
+    sizes: Mapping[str, Size],
+    image: Tensor,
+    output: Tensor,
+    y: float,
+    x: float,
+    w: float,
+) -> None:
+    """The picture that goes in at the left and the one that comes out at the right."""
+    side = 9.5
+    _picture(axis, image, 0.5, y, side, 2)
+    _picture(axis, output, 69.5 - side, y, side, 2.5)
+    _arrow(axis, (0.5 + side, y + 4), (x, y + 4))
+    _arrow(axis, (70 - x, y + 4), (69.5 - side, y + 4))
+    height, breadth = image.shape[1:]
+    fold = f"folded to\n{sizes['conv_in'][1]} × {sizes['conv_in'][2]}\n× {sizes['conv_out'][0]}"
+    for centre, above in ((0.5 + side / 2, "in: $x_t$"), (69.5 - side / 2, "out")):
+        axis.text(centre, y + side + 0.6, above, ha="center", fontsize=11)
+        axis.text(centre, y - 1, f"{height} × {breadth}", ha="center", va="top", fontsize=10)
+    axis.text(0.5 + side / 2, y - 3.4, fold, ha="center", va="top", fontsize=10, color=GREY)
+    axis.text(69.5 - side / 2, y - 3.4, "unfolded", ha="center", va="top", fontsize=10, color=GREY)
+
+
+# ------------------------------------------------------------------ curves and maps
+
+
+def best_guess(
+    originals: Tensor, guesses: Tensor, errors: Tensor, mean: float, floor: float
+) -> Any:
+    """The originals behind one noisy value, and the squared error of every possible answer.
+
+    Args:
+        originals: (n,) x_0 of examples with nearly the same x_t.
+        guesses, errors: (m,) answers and their mean squared error over the originals.
+        mean, floor: the mean of the originals according to theory, and the error there.
+    """
+    figure, (above, below) = new(2, 1, size=(6.2, 4.2), sharex=True)
+    above.hist(originals.numpy(), bins=60, color=BLUE, alpha=0.75)
+    above.set(yticks=[], ylabel="originals")
+    below.plot(guesses, errors, color=ORANGE)
+    below.plot([mean], [floor], "o", color=DARK)
+    below.annotate(
+        "least at the mean",
+        (mean, floor),
+        xytext=(0, 30),
+        textcoords="offset points",
+        ha="center",
+        arrowprops={"arrowstyle": "-", "color": GREY},
+    )
+    above.axvline(mean, color=DARK, linestyle="--", linewidth=1)
+    below.set(xlabel="$x_0$, or the answer given", ylabel="squared error", ylim=(0, None))
+    return figure
+
+
+def points(panels: Mapping[str, Tensor], colours: Sequence[str] = (BLUE, ORANGE)) -> Any:
+    """Clouds of points side by side on the same axes.
+
+    Args:
+        panels: title -> (n, 2) points.
+        colours: one a panel.
+    """
+    figure, axes = new(
+        1, len(panels), size=(6.4, 6.4 / len(panels) + 0.2), sharex=True, sharey=True
+    )
+    for axis, (title, x), colour in zip(axes, panels.items(), colours):
+        axis.scatter(*x.T, s=3, color=colour, linewidths=0)
+        bare(axis, title).set_aspect("equal")
+    return figure
+
+
+def loss_curve(
+    steps: Tensor, loss: Tensor, floors: Mapping[str, float], bottom: float = 0.0
+) -> Any:
+    """A falling loss above the levels it can be compared with.
+
+    Args:
+        steps, loss: (n,).
+        floors: label -> level, drawn as a dashed line.
+        bottom: where the vertical axis starts.
+    """
+    figure, axis = new(size=(6.2, 3.0))
+    axis.plot(steps, loss, color=ORANGE)
+    for (label, level), colour in zip(floors.items(), (BLUE, GREEN)):
+        axis.axhline(level, color=colour, linestyle="--")
+        axis.annotate(
+            label, (1, level), xycoords=("axes fraction", "data"), xytext=(0, -14),
+            textcoords="offset points", ha="right", color=colour,
+        )  # fmt: skip
+    axis.set(xlabel="updates", ylabel="mean squared error", ylim=(bottom, None))
+    return figure
+
+
+def loss_by_t(
+    t: Sequence[int], curves: Mapping[str, Tensor], bounds: Mapping[str, Tensor] | None = None
+) -> Any:
+    """Mean squared error at each timestep: `curves` (learnt) with dots, `bounds` (least) dashed.
+
+    Args:
+        t: n timesteps.
+        curves, bounds: label -> (n,).
+    """
+    figure, axis = new(size=(6.2, 3.2))
+    styles = ((ORANGE, "o", "-"), (GREEN, "s", "-."), (GREY, "^", ":"), (DARK, "D", "-"))
+    for (label, loss), (colour, marker, line) in zip(curves.items(), styles):
+        axis.plot(t, loss, line, color=colour, marker=marker, markersize=4, label=label)
+    for label, loss in (bounds or {}).items():
+        axis.plot(t, loss, "--", color=BLUE, label=label)
+    axis.set(xlabel="timestep t", ylabel="mean squared error", xlim=(0, 1000), ylim=(0, None))
+    axis.legend(frameon=False)
+    return figure
+
+
+def embedding(values: Tensor) -> Any:
+    """A timestep embedding (t, numbers) as a heat map, t from left to right."""
+    figure, axis = new(size=(5.6, 2.6))
+    image = axis.imshow(
+        values.T, aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="hanning"
+    )
+    figure.colorbar(image, ax=axis, ticks=[-1, 0, 1])
+    axis.set(xlabel="timestep t", ylabel="number in the embedding")
+    return figure
+
+
+def predictions(rows: Mapping[str, Tensor], reach: Sequence[float], titles: Sequence[str]) -> Any:
+    """Rows of pictures with a name at the left and a title over each column.
+
+    Args:
+        rows: name -> (n, 1, H, W).
+        reach: for each row, ±reach are white and black.
+        titles: n.
+    """
+    count = len(titles)
+    figure, axes = new(len(rows), count, size=(7.0, 1.02 * len(rows) + 0.3))
+    for line, (name, images), limit in zip(axes, rows.items(), reach):
+        for axis, image in zip(line, images):
+            bare(axis).imshow(image[0].cpu(), cmap="gray", vmin=-limit, vmax=limit)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=11)
+    for axis, title in zip(axes[0], titles):
+        axis.set_title(title, fontsize=11)
+    return figure
+
+
+def smoothed(values: Sequence[float], window: int) -> Tensor:
+    """(n // window,) means of `window` neighbours."""
+    whole = len(values) // window * window
+    return torch.tensor(values[:whole]).view(-1, window).mean(1)
