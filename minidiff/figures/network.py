@@ -39,7 +39,7 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
 def _picture(axis: Any, image: Tensor, x: float, y: float, side: float, reach: float = 1) -> None:
     """A picture (1, H, W) with its lower left corner at (x, y); ±reach are white and black."""
     axis.imshow(
-        image[0].cpu(),
+        image[0].cpu().numpy(),
         cmap="gray",
         vmin=-reach,
         vmax=reach,
@@ -205,7 +205,7 @@ def best_guess(
     figure, (above, below) = new(2, 1, size=(6.2, 4.2), sharex=True)
     above.hist(originals.numpy(), bins=60, color=BLUE, alpha=0.75)
     above.set(yticks=[], ylabel="originals")
-    below.plot(guesses, errors, color=ORANGE)
+    below.plot(guesses.numpy(), errors.numpy(), color=ORANGE)
     below.plot([mean], [floor], "o", color=DARK)
     below.annotate(
         "least at the mean",
@@ -231,7 +231,7 @@ def points(panels: Mapping[str, Tensor], colours: Sequence[str] = (BLUE, ORANGE)
         1, len(panels), size=(6.4, 6.4 / len(panels) + 0.2), sharex=True, sharey=True
     )
     for axis, (title, x), colour in zip(axes, panels.items(), colours):
-        axis.scatter(*x.T, s=3, color=colour, linewidths=0)
+        axis.scatter(*x.T.numpy(), s=3, color=colour, linewidths=0)
         bare(axis, title).set_aspect("equal")
     return figure
 
@@ -247,7 +247,7 @@ def loss_curve(
         bottom: where the vertical axis starts.
     """
     figure, axis = new(size=(6.2, 3.0))
-    axis.plot(steps, loss, color=ORANGE)
+    axis.plot(steps.numpy(), loss.numpy(), color=ORANGE)
     for (label, level), colour in zip(floors.items(), (BLUE, GREEN)):
         axis.axhline(level, color=colour, linestyle="--")
         axis.annotate(
@@ -270,9 +270,9 @@ def loss_by_t(
     figure, axis = new(size=(6.2, 3.2))
     styles = ((ORANGE, "o", "-"), (GREEN, "s", "-."), (GREY, "^", ":"), (DARK, "D", "-"))
     for (label, loss), (colour, marker, line) in zip(curves.items(), styles):
-        axis.plot(t, loss, line, color=colour, marker=marker, markersize=4, label=label)
+        axis.plot(t, loss.numpy(), line, color=colour, marker=marker, markersize=4, label=label)
     for label, loss in (bounds or {}).items():
-        axis.plot(t, loss, "--", color=BLUE, label=label)
+        axis.plot(t, loss.numpy(), "--", color=BLUE, label=label)
     axis.set(xlabel="timestep t", ylabel="mean squared error", xlim=(0, 1000), ylim=(0, None))
     axis.legend(frameon=False)
     return figure
@@ -282,7 +282,7 @@ def embedding(values: Tensor) -> Any:
     """A timestep embedding (t, numbers) as a heat map, t from left to right."""
     figure, axis = new(size=(5.6, 2.6))
     image = axis.imshow(
-        values.T, aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="hanning"
+        values.T.numpy(), aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest"
     )
     figure.colorbar(image, ax=axis, ticks=[-1, 0, 1])
     axis.set(xlabel="timestep t", ylabel="number in the embedding")
@@ -301,7 +301,7 @@ def predictions(rows: Mapping[str, Tensor], reach: Sequence[float], titles: Sequ
     figure, axes = new(len(rows), count, size=(7.0, 1.02 * len(rows) + 0.3))
     for line, (name, images), limit in zip(axes, rows.items(), reach):
         for axis, image in zip(line, images):
-            bare(axis).imshow(image[0].cpu(), cmap="gray", vmin=-limit, vmax=limit)
+            bare(axis).imshow(image[0].cpu().numpy(), cmap="gray", vmin=-limit, vmax=limit)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=11)
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=11)
