@@ -251,8 +251,8 @@ def loss_curve(
     for (label, level), colour in zip(floors.items(), (BLUE, GREEN)):
         axis.axhline(level, color=colour, linestyle="--")
         axis.annotate(
-            label, (1, level), xycoords=("axes fraction", "data"), xytext=(0, -14),
-            textcoords="offset points", ha="right", color=colour,
+            label, (0, level), xycoords=("axes fraction", "data"), xytext=(6, -14),
+            textcoords="offset points", color=colour,
         )  # fmt: skip
     axis.set(xlabel="updates", ylabel="mean squared error", ylim=(bottom, None))
     return figure
@@ -280,9 +280,12 @@ def loss_by_t(
 
 def embedding(values: Tensor) -> Any:
     """A timestep embedding (t, numbers) as a heat map, t from left to right."""
+    from matplotlib import colormaps
+
     figure, axis = new(size=(5.6, 2.6))
+    colours = colormaps["RdBu_r"].resampled(65)  # few enough for a small file
     image = axis.imshow(
-        values.T.numpy(), aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest"
+        values.T.numpy(), aspect="auto", cmap=colours, vmin=-1, vmax=1, interpolation="nearest"
     )
     figure.colorbar(image, ax=axis, ticks=[-1, 0, 1])
     axis.set(xlabel="timestep t", ylabel="number in the embedding")
