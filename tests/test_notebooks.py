@@ -355,6 +355,7 @@ def test_pictures_lose_metadata_and_keep_what_they_show() -> None:
         assert not picture.info
         shown = np.asarray(picture.convert("RGB"), dtype=int)
     assert np.abs(shown - colours).max() <= 2  # no two of the few colours become one
+    assert tool.plain_png(stored) == stored
     greys = colours[..., 0]
     with Image.open(io.BytesIO(tool.plain_png(png(greys)))) as picture:
         shown = np.asarray(picture.convert("L"), dtype=int)

@@ -166,6 +166,8 @@ def tidy(notebook: Any) -> None:
 def plain_png(data: bytes) -> bytes:
     """The picture without metadata, in 256 colours, or in 16 greys: that halves it and more."""
     with Image.open(io.BytesIO(data)) as picture:
+        if picture.mode == "P" and not picture.info:
+            return data  # it is plain already
         pixels = np.asarray(picture.convert("RGBA"))
     bits = 8
     if (pixels[..., 3] == 255).all():
