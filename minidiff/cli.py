@@ -391,7 +391,7 @@ def evaluate(
     model: Model = "glyph64",
     full: Annotated[
         bool,
-        typer.Option("--full", help="draw many more glyphs: some twenty minutes, not three"),
+        typer.Option("--full", help="draw many more glyphs: some twenty minutes, not two"),
     ] = False,
     loss_only: Annotated[
         bool, typer.Option("--loss-only", help="draw nothing; works for models of any size")
