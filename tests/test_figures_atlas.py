@@ -131,3 +131,10 @@ def test_every_figure_can_be_drawn(tmp_path: Path) -> None:
     for number, figure in enumerate(figures):
         figure.savefig(tmp_path / f"{number}.png")
         assert figure.get_size_inches()[0] <= 7.2
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    atlas.require_extra()
+    monkeypatch.setattr(atlas, "EXTRA", {"nothing_like_it": "some-package", "json": "json"})
+    with pytest.raises(ImportError, match=r"needs some-package: pip install .*\[notebooks\]"):
+        atlas.require_extra()

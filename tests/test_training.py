@@ -844,8 +844,11 @@ def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_within_an_update_waits_for_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    # A shell that started the tests in the background would have told them to ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     train(SHORT, tmp_path / "straight")
     average, calls = Trainer._average, []
 

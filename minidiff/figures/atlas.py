@@ -7,6 +7,7 @@ tools/build_atlas.py makes them.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,23 @@ FOLDER = Path(__file__).resolve().parents[1] / "data" / "atlas"
 STEPS = 65_535  # coordinates are stored in 16 bits
 COLOURS = {"left-right": BLUE, "top-bottom": ORANGE, "surround": GREEN, "other": GREY}
 NAMES = {"left-right": "side by side", "top-bottom": "stacked", "surround": "surround"}
+
+
+EXTRA = {"umap": "umap-learn", "scipy": "scipy"}  # module: name of its package
+
+
+def require_extra() -> None:
+    """Say at the start of the chapter, not half-way through it, what is missing.
+
+    Raises:
+        ImportError: naming the packages and how to install them.
+    """
+    missing = [name for module, name in EXTRA.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ImportError(
+            f"this chapter needs {' and '.join(missing)}: pip install {' '.join(missing)}, or "
+            "minidiff with its extra: pip install 'minidiff[notebooks]'"
+        )
 
 
 # --------------------------------------------------------------------------------- the map
