@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 
 help:
 	@echo "make book       build the book into _build/html (10 seconds)"
-	@echo "make test       ruff, mypy, the tests, and every notebook run anew (about 5 minutes)"
+	@echo "make test       ruff, mypy, the tests, and every notebook run anew (about 12 minutes)"
 	@echo "make lint       ruff and mypy alone"
 	@echo "make notebooks  run the notebooks whose code or package has changed"
 	@echo "make clean      remove what make made: .venv, _build and caches"
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	echo "To download: about 420 MB on macOS and 560 MB on Linux with a CPU build of torch; the"; \
 	echo "build that PyPI has for Linux carries CUDA: 3.1 GB, and more on disk (pytorch.org tells"; \
 	echo "which PIP_EXTRA_INDEX_URL gives the CPU build). What pip has cached is not fetched again."; \
-	echo "Afterwards make test takes about 5 minutes on 2 cores, make book 10 seconds."; \
+	echo "Afterwards make test takes about 12 minutes on 2 cores, make book 10 seconds."; \
 	clear=; $(RUN) -c "" 2>/dev/null || clear=--clear; "$$p" -m venv $$clear .venv
 	@$(RUN) -m pip install -q setuptools wheel -c constraints.txt
 	$(RUN) -m pip install --no-build-isolation -e ".[notebooks,evaluate,book,test,data]" \
@@ -52,7 +52,7 @@ book: $(STAMP)
 	@echo "The book's first page: _build/html/index.html"
 
 test: lint
-	@echo "Testing: about 5 minutes on 2 cores, nothing to download."
+	@echo "Testing: about 12 minutes on 2 cores, nothing to download."
 	OMP_NUM_THREADS=1 PYTHONWARNDEFAULTENCODING=1 $(RUN) -m pytest -n 2 --dist loadfile
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --nbval notebooks \
 	  --nbval-cell-timeout 600 --timeout 660
