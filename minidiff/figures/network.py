@@ -48,8 +48,6 @@ def _picture(axis: Any, image: Tensor, x: float, y: float, side: float, reach: f
         interpolation="nearest",
     )
     axis.add_patch(_rectangle(x, y, side, side, facecolor="none"))
-    bounds = {"xlim": axis.get_xlim(), "ylim": axis.get_ylim()}
-    axis.set(**bounds)
 
 
 def _rectangle(x: float, y: float, width: float, height: float, **style: Any) -> Any:
@@ -142,7 +140,7 @@ def unet(sizes: Mapping[str, Size], image: Tensor, output: Tensor, embedding: in
             _arrow(axis, (65 - left[i + 1], below), (65 - left[i + 1], y))
     _middle(axis, sizes["middle2"], left[levels - 1] + width[levels - 1] - 4, 10)
     axis.text(35, top + heights[0] / 2 + 0.6, "skip connections", color=BLUE, ha="center")
-    _ends(axis, sizes, image, output, top, left[0], width[0])
+    _ends(axis, sizes, image, output, top, left[0])
     axis.text(
         *pill,
         f"timestep t and text: {embedding} numbers, to every block",
@@ -166,13 +164,7 @@ def _middle(axis: Any, size: Size, x: float, y: float) -> None:
 
 
 def _ends(
-    axis: Any,
-    sizes: Mapping[str, Size],
-    image: Tensor,
-    output: Tensor,
-    y: float,
-    x: float,
-    w: float,
+    axis: Any, sizes: Mapping[str, Size], image: Tensor, output: Tensor, y: float, x: float
 ) -> None:
     """The picture that goes in at the left and the one that comes out at the right."""
     side = 9.5
