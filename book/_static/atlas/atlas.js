@@ -403,33 +403,13 @@
   select.append(each);
   select.addEventListener("change", recolour);
 
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  function theme() {
-    let chosen = "";
-    try {
-      chosen = framed ? window.parent.document.documentElement.dataset.theme : "";
-    } catch {
-      // Opened from disk, a page may not look at the one around it.
-    }
-    document.documentElement.dataset.theme = chosen || (dark.matches ? "dark" : "light");
-    draw();
-  }
-  dark.addEventListener("change", theme);
-  if (framed) {
-    document.documentElement.dataset.framed = "";
-    try {
-      new MutationObserver(theme).observe(window.parent.document.documentElement, { attributeFilter: ["data-theme"] });
-    } catch {
-      // see above
-    }
-  }
 
   // A link may carry a word and a colour: index.html?word=bird&colour=196
   const asked = new URLSearchParams(location.search);
   if (asked.has("word")) element("word").value = asked.get("word");
   if ([...select.options].some((option) => option.value === asked.get("colour"))) select.value = asked.get("colour");
 
-  theme();
+  followTheme(draw);
   recolour();
   new ResizeObserver(resize).observe(canvas);
   resize();
