@@ -22,7 +22,6 @@ from torch import Tensor
 
 from minidiff import metrics, samplers
 from minidiff.checkpoints import read_info, read_tensors
-from minidiff.denoisers import NetworkDenoiser
 from minidiff.glyphs import DATA, Glyph, GlyphDataset, render, to_float
 from minidiff.recogniser import Recogniser, load_recogniser
 from minidiff.training import loss_by_timestep
@@ -267,11 +266,10 @@ def _measures(recogniser: Recogniser, real: Tensor, images: Tensor) -> dict[str,
 def _paper(pipeline: Pipeline, seed: int) -> float:
     """White of the border, +1 = paper, of 64 pictures drawn without any clipping."""
     config = pipeline.config
-    denoiser = NetworkDenoiser(pipeline.network, pipeline.schedule, config.prediction_type)
     shape = (64, pipeline.network.config.in_channels, config.image_size, config.image_size)
     generators = [samplers.seeded_generator(seed, i) for i in range(64)]
     x = samplers.standard_normal(shape, generators, pipeline.device)
-    for step in samplers.sample_steps(denoiser, x, "dpmpp_2m", STEPS, generators):
+    for step in samplers.sample_steps(pipeline.denoiser(), x, "dpmpp_2m", STEPS, generators):
         x = step.x
     return round(metrics.border_white(x.cpu() * config.data_std + config.data_mean), 4)
 

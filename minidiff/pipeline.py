@@ -181,6 +181,32 @@ class Pipeline:
             for steps in walk
         )
 
+    def denoiser(self, prompt: str | Sequence[str] = "") -> NetworkDenoiser:
+        """The network told these texts, for samplers and steps of your own.
+
+        Two of them make guidance: `Guided(pipeline.denoiser(texts), pipeline.denoiser(), 3.0,
+        clip=pipeline.config.data_range)`.
+
+        Args:
+            prompt: one text for each picture of the batches it will see; a single "", no text,
+                fits every batch.
+
+        Returns:
+            A denoiser in the network's units, unclipped; `config.to_images` makes pictures of them.
+
+        Raises:
+            TypeError: for a prompt that is no text.
+        """
+        return self._denoiser(**self._encode(_checked_prompts(prompt, "")))
+
+    def timesteps(self, num_inference_steps: int) -> list[int]:
+        """The falling grid, T to 0, that a call takes: closer together where there is much noise.
+
+        Raises:
+            ValueError: unless num_inference_steps is from 1 to T.
+        """
+        return self.schedule.timesteps(num_inference_steps, SHIFT.get(self.schedule.name, 1.0))
+
     # ------------------------------------------------------------------ how it is done
 
     def _walk(
@@ -210,8 +236,7 @@ class Pipeline:
         if generators is None:
             seeds = [(seed, i) for _ in prompts for i in range(images)]
             generators = [samplers.seeded_generator(*key) for key in seeds]
-        grid = self.schedule.timesteps(steps, SHIFT.get(self.schedule.name, 1.0))
-        options = {"timesteps": grid, **options}
+        options = {"timesteps": self.timesteps(steps), **options}
         # With no pictures to draw, the sampler and the guidance only check what they are asked for.
         nothing = self._guided({}, {}, guidance_scale)
         samplers.sample_steps(nothing, torch.empty(0, *self._shape), sampler, steps, **options)

@@ -21,7 +21,7 @@ import minidiff
 from minidiff import pipeline as pipeline_module
 from minidiff import samplers
 from minidiff.checkpoints import CheckpointError, ModelConfig, save_model, write_folder
-from minidiff.denoisers import NetworkDenoiser
+from minidiff.denoisers import Guided, NetworkDenoiser
 from minidiff.glyphs import load_glyphs
 from minidiff.pipeline import Pipeline
 from minidiff.text import TextTokens
@@ -199,6 +199,15 @@ def test_timesteps_of_ones_own(tiny: Pipeline) -> None:
     assert [frame.t for frame in tiny.steps("gold", timesteps=[1000, 10, 0])] == [10, 0]
     with pytest.raises(ValueError, match=r"timesteps.*\[500, 600\]"):
         tiny.steps("gold", timesteps=[500, 600])
+
+
+def test_its_parts_put_together_by_hand_draw_the_same(tiny: Pipeline) -> None:
+    texts, noise = ["gold", "water"], [samplers.seeded_generator(0, 0) for _ in range(2)]
+    x_T = samplers.standard_normal((2, 1, 16, 16), noise)
+    guided = Guided(tiny.denoiser(texts), tiny.denoiser(), 3.0, clip=tiny.config.data_range)
+    x = samplers.sample(guided, x_T, "ddpm", generator=noise, timesteps=tiny.timesteps(4))
+    pictures = tiny(texts, sampler="ddpm", num_inference_steps=4)
+    torch.testing.assert_close(tiny.config.to_images(x), pictures)
 
 
 def test_progress_is_shown_only_when_asked_for(
