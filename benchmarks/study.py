@@ -45,13 +45,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "std1": ("timesteps: logit-normal of deviation 1.0, not 1.4", {"timestep_std": 1.0}, {}),
     "rate2e-3": ("learning rate 2e-3", {"learning_rate": 2e-3}, {}),
     "rate4e-3": ("learning rate 4e-3", {"learning_rate": 4e-3}, {}),
-    "together": (
-        "what paid, together: rate 2e-3, timesteps of mean 0.5 and deviation 1.6",
-        {"learning_rate": 2e-3, "timestep_mean": 0.5, "timestep_std": 1.6},
-        {},
-    ),
     "together32": (
-        "the same in batches of 32",
+        "what paid, together: rate 2e-3, timesteps of mean 0.5 and deviation 1.6, batches of 32",
         {
             "learning_rate": 2e-3,
             "timestep_mean": 0.5,
@@ -83,7 +78,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "deep": ("two blocks a level, narrower", {}, {"channels": (64, 96, 96), "blocks": 2}),
     "whole": ("whole definitions only, no random senses", {"senses": 0.0}, {}),
     "tokens16": ("16 tokens of text, not 32", {"max_tokens": 16}, {}),
-    "rate5e-4": ("learning rate 5e-4", {"learning_rate": 5e-4}, {}),
+    "beta2": ("AdamW with beta2 0.999, not 0.99", {"beta2": 0.999}, {}),
 }
 
 
