@@ -26,7 +26,6 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "xtick.color": DARK,
     "ytick.color": DARK,
-    "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
 
