@@ -1,11 +1,13 @@
-"""What every benchmark writes beside its figures."""
+"""What every benchmark writes beside its figures, and what it says when a library is missing."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,30 @@ def machine(*packages: str) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", *packages)},
     }
+
+
+def need(*packages: str) -> None:
+    """End with one line if a library to compare with is not installed."""
+    missing = [name for name in packages if find_spec(name.replace("-", "_")) is None]
+    if missing:
+        sys.exit(
+            f"{' and '.join(missing)} to compare with cannot be imported: make the environment "
+            f"benchmarks/.venv by the commands at the top of benchmarks/requirements.txt, then: "
+            f"benchmarks/.venv/bin/python {' '.join(sys.argv)}"
+        )
+
+
+def described(machine: dict[str, Any]) -> str:
+    """The machine of a result in words: "AMD EPYC, 1 thread, torch 2.13.0"."""
+    threads = machine["threads"]
+    versions = {k: v for k, v in machine.items() if k not in ("processor", "cores", "threads")}
+    return ", ".join(
+        [
+            machine["processor"],
+            f"{threads} thread{'s' if threads > 1 else ''}",
+            *(f"{name} {str(v).partition('+')[0]}" for name, v in versions.items()),
+        ]
+    )
 
 
 def write(name: str, result: dict[str, Any]) -> None:
