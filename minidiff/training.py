@@ -315,6 +315,9 @@ class Trainer:
         self._losses = torch.zeros(2, device=self.device)  # sum and count since the last log
         if resume:
             self._load()
+        if self._is_main:  # what a killed process has left half-written
+            checkpoints.remove_parts(self.folder / "checkpoints", "step-*")
+            checkpoints.remove_parts(self.folder, "model")
 
     # ------------------------------------------------------------------ the method
 
@@ -567,8 +570,9 @@ class Trainer:
             "losses": losses.tolist(),
         }
         folder = self.folder / "checkpoints" / f"step-{self.step_count:08d}"
-        with _disk_errors():
-            checkpoints.write_folder(folder, files, info)
+        if not folder.exists():  # Ctrl-C right after a save or a resume: it is there already
+            with _disk_errors():
+                checkpoints.write_folder(folder, files, info)
         for old in all_checkpoints(self.folder)[:-2]:
             checkpoints.remove_folder(old)
 
@@ -632,8 +636,6 @@ class Trainer:
                 f"{error}; or delete {newest} and go on from {older[-1]}"
             ) from error
         if self._is_main:
-            checkpoints.remove_parts(newest.parent, "step-*")
-            checkpoints.remove_parts(self.folder, "model")
             self._trim_log()
 
     def _load_from(self, newest: Path) -> None:
@@ -701,9 +703,9 @@ class Trainer:
         path = self.folder / "log.jsonl"
         if not path.exists():
             return
-        lines, kept = path.read_text(encoding="utf-8").splitlines(), []
+        lines, kept = path.read_text(encoding="utf-8", errors="replace").splitlines(), []
         for line in lines:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # damaged
                 if json.loads(line)["step"] <= self.step_count:
                     kept.append(line)
         if kept != lines:
