@@ -1,0 +1,1 @@
+"""The cases of `tools/faults.py`, by what goes wrong."""
