@@ -44,7 +44,7 @@ class ModelConfig:
     Attributes:
         unet: the network's shape.
         image_size: height and width it was trained at.
-        schedule, num_train_timesteps, zero_terminal_snr: see `make_schedule`.
+        schedule, num_train_timesteps, zero_terminal_snr: see `minidiff.schedules.make_schedule`.
         prediction_type: "eps", "x0", "v" or "flow".
         data_mean, data_std: the network sees (image − data_mean) / data_std.
         text_encoder: its name, or None for a network without text.
@@ -65,6 +65,7 @@ class ModelConfig:
     max_tokens: int = 32
 
     def make_schedule(self) -> Schedule:
+        """The schedule that the network was trained with."""
         return make_schedule(self.schedule, self.num_train_timesteps, self.zero_terminal_snr)
 
     def to_data(self, images: Tensor) -> Tensor:
@@ -242,6 +243,9 @@ def save_model(
         folder: becomes config.json and model.safetensors.
         record: how it came about (data, seed, steps, time, measured quality); JSON values.
         dtype: of the stored weights; half precision halves the file.
+
+    Raises:
+        OSError: where it cannot be written; what was there before is untouched then.
     """
     weights = {name: value.to(dtype) for name, value in network.state_dict().items()}
     write_folder(Path(folder), {"model.safetensors": weights}, model_info(config, record or {}))

@@ -33,6 +33,7 @@ __all__ = [
     "training_target",
 ]
 
+#: What a network can be trained to predict, see `training_target`.
 PREDICTION_TYPES = ("eps", "x0", "v", "flow")
 
 
@@ -40,11 +41,11 @@ PREDICTION_TYPES = ("eps", "x0", "v", "flow")
 class Prediction:
     """What a denoiser says about x_t. All tensors have the shape of x_t, (B, ...)."""
 
-    x_t: Tensor
-    x0: Tensor  # estimate of the data, E[x_0 | x_t]
-    eps: Tensor  # estimate of the noise, E[eps | x_t]
-    alpha: Tensor  # (B or 1, 1, ...) of the schedule at t
-    sigma: Tensor
+    x_t: Tensor  #: what was asked about
+    x0: Tensor  #: estimate of the data, E[x_0 | x_t]
+    eps: Tensor  #: estimate of the noise, E[eps | x_t]
+    alpha: Tensor  #: (B or 1, 1, ...) of the schedule at t
+    sigma: Tensor  #: shaped like alpha
 
     @property
     def v(self) -> Tensor:
@@ -89,11 +90,17 @@ def training_target(
     """What a network of this prediction type should answer for x_t made from x0 and eps.
 
     Args:
+        prediction_type: "eps" and "x0" are the two themselves, "v" is alpha eps − sigma x_0
+            (Salimans & Ho 2022, appendix D) and "flow" is eps − x_0 (Lipman et al. 2023).
+        schedule: the noise in x_t.
         x0, eps: (B, ...) data and noise.
         t: one timestep or (B,) of them.
 
     Returns:
         (B, ...) the target of the mean squared error.
+
+    Raises:
+        ValueError: for an unknown type.
     """
     a, b = _mixing(prediction_type, *schedule.coefficients(t, like=x0))
     return a * x0 + b * eps
@@ -120,7 +127,12 @@ class Denoiser:
         raise NotImplementedError
 
     def __call__(self, x_t: Tensor, t: int | Tensor) -> Prediction:
-        """x_t: (B, ...); t: one timestep or (B,), in 1 … T (at t = 0 nothing is to be removed)."""
+        """Ask what is under the noise.
+
+        Args:
+            x_t: (B, ...) noisy data.
+            t: one timestep or (B,) of them, in 1 … T (at t = 0 nothing is to be removed).
+        """
         x0, eps = self.estimate(x_t, t)
         prediction = Prediction(x_t, x0, eps, *self.schedule.coefficients(t, like=x_t))
         return prediction if self.clip is None else prediction.clipped(*self.clip)
@@ -130,9 +142,11 @@ class NetworkDenoiser(Denoiser):
     """A network together with what it was trained to predict.
 
     Args:
-        network: called as network(x_t, t, **condition) with x_t (B, C, H, W) and t (B,); returns
+        network: called as `network(x_t, t, **condition)` with x_t (B, C, H, W) and t (B,); returns
             (B, C, H, W).
+        schedule: the noise that it was trained with.
         prediction_type: "eps", "x0", "v" or "flow".
+        clip: (low, high) range of the data, or None for no clipping.
         condition: keyword arguments handed to the network, for instance tokens and mask.
 
     Raises:
@@ -177,14 +191,21 @@ class NetworkDenoiser(Denoiser):
         return (b * x_t - sigma * y) / determinant, (alpha * y - a * x_t) / determinant
 
     def loss(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """(B,) mean squared error of the network for each example (Ho et al. 2020, eq. 14)."""
+        """(B,) mean squared error of the network for each example (Ho et al. 2020, eq. 14).
+
+        Args:
+            x0, eps: (B, C, H, W) data and noise.
+            t: (B,) timesteps in 1 … T.
+        """
         target = training_target(self.prediction_type, self.schedule, x0, eps, t)
         error = self.output(self.schedule.add_noise(x0, eps, t), t).float() - target
         return error.square().flatten(1).mean(1)
 
 
 class Guided(Denoiser):
-    """Classifier-free guidance (Ho & Salimans 2022): uncond + s (cond − uncond).
+    """Classifier-free guidance: uncond + s (cond − uncond).
+
+    This is eq. 6 of Ho & Salimans 2022, whose w is s − 1.
 
     Args:
         conditional: the denoiser that is told the text.
@@ -192,6 +213,9 @@ class Guided(Denoiser):
         guidance_scale: s. 1 is the conditional denoiser itself, bit for bit and at its cost.
         clip: range of the data; applied once, after the two are combined. By default that of the
             conditional denoiser.
+
+    Raises:
+        ValueError: for a scale that is negative or not finite.
     """
 
     def __init__(
@@ -230,7 +254,9 @@ class IdealDenoiser(Denoiser):
     ever give back what it has seen.
 
     Args:
+        schedule: the noise that it knows.
         data: (N, ...) the examples.
+        clip: (low, high) range of the data, or None for no clipping.
     """
 
     def __init__(
@@ -258,6 +284,7 @@ class MixtureDenoiser(Denoiser):
     """The best possible denoiser of a mixture of Gaussians, in closed form.
 
     Args:
+        schedule: the noise that it knows.
         weights: (K,) positive, sum 1.
         means: (K, d).
         covariances: (K, d, d).

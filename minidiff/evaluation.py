@@ -43,18 +43,20 @@ __all__ = [
     "shows",
 ]
 
-STEPS = 20  # of the sampler, everywhere
-# What the text alone tells of the radical, see tools/text_yardsticks.py.
+STEPS = 20  #: of the sampler, everywhere
+#: What the text alone tells of the radical, see `tools/text_yardsticks.py`.
 TEXT_YARDSTICKS = (
     "text classifier, sampled",
     "text classifier, arg-max",
     "nearest definition's glyph",
 )
+#: The folder where these are kept.
 TEXT = DATA / "text_yardsticks"
+#: Fonts that the shipped model was not trained on.
 SERIF, BOLD = DATA / "NotoSerifSC-test.otf", DATA / "NotoSansSC-Bold-test.otf"
-REFERENCE = 4096  # training glyphs that distances are taken to
+REFERENCE = 4096  #: training glyphs that distances are taken to
 
-# One-word prompts, the radical (Kangxi number) and the components that a glyph of that meaning has.
+#: One-word prompts with the radical (Kangxi number) and the components that such a glyph has.
 WANTED: dict[str, tuple[int, str]] = {
     "gold": (167, "金钅"),
     "water": (85, "氵水"),
@@ -89,9 +91,10 @@ class Form:
     definitions: int
     per_prompt: int
     without_text: int
-    with_guidance: bool  # whether held-out definitions are drawn with guidance, too
+    with_guidance: bool  #: whether held-out definitions are drawn with guidance, too
 
 
+#: What `minidiff evaluate` draws, and what it draws with `--full`.
 FORMS = {"quick": Form(192, 6, 0, False), "full": Form(1034, 64, 1024, True)}
 
 
@@ -160,7 +163,17 @@ def _check(pipeline: Pipeline) -> None:
 
 
 class HeldOut:
-    """A fixed choice of held-out characters, their texts and pictures."""
+    """A fixed choice of held-out characters, their texts and pictures.
+
+    Args:
+        count: how many, at most 1034.
+
+    Attributes:
+        rows: (count,) their places in the test split.
+        glyphs: `minidiff.glyphs.Glyph` of each.
+        texts: their definitions.
+        images: (count, 1, 64, 64) in [-1, 1].
+    """
 
     def __init__(self, count: int) -> None:
         dataset = GlyphDataset(64, "test")
@@ -172,6 +185,7 @@ class HeldOut:
         self.images = to_float(dataset.images[self.rows])
 
     def in_font(self, font: Any) -> Tensor:
+        """(count, 1, 64, 64) in [-1, 1], drawn with the font of this file."""
         return to_float(render([g.char for g in self.glyphs], 64, font)).unsqueeze(1)
 
 
@@ -213,7 +227,7 @@ def _bar(total: int, show: bool) -> Iterator[Any]:
 
 
 def held_out_loss(pipeline: Pipeline) -> dict[str, float]:
-    """The training loss by timestep on 512 held-out glyphs, see `loss_by_timestep`."""
+    """The loss by timestep on 512 held-out glyphs, see `minidiff.training.loss_by_timestep`."""
     dataset = GlyphDataset(pipeline.config.image_size, "test")
     # Spread over the whole set: in order of code points the first are all rare characters.
     chosen = torch.linspace(0, len(dataset) - 1, 512).long()

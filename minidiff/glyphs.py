@@ -1,8 +1,8 @@
 """The glyphs: 20,509 Chinese characters as pictures, with English definitions and labels.
 
 The package carries the definitions and a font and draws the pictures at any size on first use;
-they then lie in a cache folder (see :func:`cache_dir`). A folder of your own pictures works too
-(:class:`ImageFolder`). Pictures are grey: as uint8 tensors 255 is white paper and 0 black ink, as
+they then lie in a cache folder (see `cache_dir`). A folder of your own pictures works too
+(`ImageFolder`). Pictures are grey: as uint8 tensors 255 is white paper and 0 black ink, as
 float32 tensors in [-1, 1] +1 is paper and -1 ink.
 """
 
@@ -41,9 +41,16 @@ SPLITS = ("train", "test", "all")
 class Glyph:
     """A character and what is known about it.
 
-    ``radical`` is its Kangxi radical (1 to 214), ``components`` are the parts it is directly made
-    of, ``family`` is the first of the characters that have the same definition or are variants of
-    each other: a family lies in one split, "train" or "test", as a whole.
+    Attributes:
+        char: the character.
+        definition: in English, from Unicode's Unihan database.
+        senses: the senses that the definition lists, see `split_senses`.
+        radical: its Kangxi radical, 1 to 214.
+        layout: how its parts are put together: "left-right", "top-bottom", "surround" or "other".
+        components: the parts that it is directly made of.
+        family: the first of the characters that have the same definition or are variants of each
+            other. A family lies in one split as a whole.
+        split: "train" or "test".
     """
 
     char: str
@@ -84,17 +91,27 @@ def load_glyphs() -> tuple[Glyph, ...]:
 
 
 def check_size(size: int) -> int:
+    """The size itself.
+
+    Raises:
+        ValueError: unless it is a whole number of pixels from 8 to 512.
+    """
     if isinstance(size, bool) or not isinstance(size, int) or not 8 <= size <= 512:
         raise ValueError(f"size is {size!r}: give a whole number of pixels from 8 to 512")
     return size
 
 
 def render(chars: Iterable[str], size: int = 64, font: str | os.PathLike[str] = "sans") -> Tensor:
-    """Draw characters, black on white: uint8 (N, size, size).
+    """Draw characters, black on white: uint8 (N, size, size), 255 = white.
 
-    ``font`` is "sans", the font of the package, or the path of another font file. A character that
-    the font lacks comes out as its empty box. Raises ValueError for a size outside 8 to 512 and for
-    a file that is no font, FileNotFoundError for a missing one.
+    Args:
+        chars: N of them. One that the font lacks comes out as the font's empty box.
+        size: height and width in pixels.
+        font: "sans", the font of the package, or the path of another font file.
+
+    Raises:
+        ValueError: for a size outside 8 to 512, and for a file that is no font.
+        FileNotFoundError: for a missing one.
     """
     size = check_size(size)
     path = FONT if font == "sans" else Path(font)
@@ -205,7 +222,7 @@ def _sources() -> str:
 
 
 def glyph_images(size: int = 64) -> Tensor:
-    """Pictures of all characters in the order of :func:`load_glyphs`: uint8 (20509, size, size).
+    """Pictures of all characters in the order of `load_glyphs`: uint8 (20509, size, size).
 
     Drawn on first use (4 seconds at 64 pixels), read from the cache afterwards. A damaged file
     in the cache is replaced; several processes may ask at once.
@@ -230,9 +247,19 @@ def to_float(images: Tensor) -> Tensor:
 class GlyphDataset(Dataset[dict[str, Any]]):
     """The glyphs of one split, "train", "test" (5 %, fixed) or "all".
 
-    ``images`` is one uint8 tensor (N, 1, size, size), small enough to lie on a GPU as a whole.
-    ``prompts[i]`` holds the whole definition and, where there are several, its senses.
-    ``dataset[i]`` is {"image": float32 (1, size, size) in [-1, 1], "text": the definition}.
+    `dataset[i]` is {"image": float32 (1, size, size) in [-1, 1], "text": the definition}.
+
+    Args:
+        size: height and width in pixels, 8 to 512.
+        split: "train", "test" or "all".
+
+    Attributes:
+        images: uint8 (N, 1, size, size), small enough to lie on a GPU as a whole.
+        prompts: for each picture the whole definition and, where there are several, its senses.
+        glyphs: what is known about each, N of `Glyph`.
+
+    Raises:
+        ValueError: for another split or size.
     """
 
     def __init__(self, size: int = 64, split: str = "train") -> None:
@@ -259,11 +286,19 @@ def prompts_of(text: str) -> tuple[str, ...]:
 
 
 class ImageFolder(Dataset[dict[str, Any]]):
-    """Your own pictures: a folder with ``metadata.csv``, columns ``file_name`` and ``text``.
+    """Your own pictures: a folder with `metadata.csv`, columns `file_name` and `text`.
 
-    This is the ``imagefolder`` convention of Hugging Face datasets. Pictures become grey; what is
-    not square is fitted onto white paper. Attributes and items are those of :class:`GlyphDataset`,
-    with ``file_names`` in place of ``glyphs``. A text may be empty.
+    This is the `imagefolder` convention of Hugging Face datasets. Pictures become grey; what is
+    not square is fitted onto white paper. Attributes and items are those of `GlyphDataset`, with
+    `file_names` in place of `glyphs`. A text may be empty.
+
+    Args:
+        folder: with the table and the pictures.
+        size: height and width in pixels that they are brought to, 8 to 512.
+
+    Raises:
+        FileNotFoundError: for a missing table or picture.
+        ValueError: for a table or picture that cannot be read, naming it and the line.
     """
 
     def __init__(self, folder: str | os.PathLike[str], size: int = 64) -> None:
@@ -325,8 +360,13 @@ def _load_picture(root: Path, name: str, size: int, where: str) -> Tensor:
 def nearest(images: Tensor, candidates: Tensor, count: int = 1) -> Tensor:
     """Indices of the candidates nearest to each image, by Euclidean distance in pixels: (B, count).
 
-    ``images`` (B, ...) and ``candidates`` (N, ...) hold the same number of pixels each and are
-    float in [-1, 1] or uint8. Nearest first.
+    Args:
+        images, candidates: (B, ...) and (N, ...) of the same number of pixels each, in [-1, 1] or
+            uint8.
+        count: how many for each image; the nearest comes first.
+
+    Raises:
+        ValueError: for pictures of different sizes, or a count that is not in 1 … N.
     """
     if not 1 <= count <= len(candidates):
         raise ValueError(f"count is {count}: choose from 1 to {len(candidates)}, the candidates")

@@ -68,6 +68,9 @@ def frechet_distance(real: Tensor, other: Tensor) -> float:
 
     Args:
         real, other: (N, d) and (M, d).
+
+    Raises:
+        ValueError: for features of different widths.
     """
     _check_features(real, other)
     from torchmetrics.image.fid import FrechetInceptionDistance
@@ -86,6 +89,9 @@ def kernel_distance(real: Tensor, other: Tensor, size: int = 256, seed: int = 0)
 
     Args:
         real, other: (N, d) and (M, d), each at least `size`.
+
+    Raises:
+        ValueError: for fewer, or features of different widths.
     """
     _check_features(real, other)
     if min(len(real), len(other)) < size:
@@ -116,6 +122,10 @@ def precision_recall(real: Tensor, other: Tensor, k: int = 3) -> tuple[float, fl
 
     Args:
         real, other: (N, d) and (N, d): equal numbers, for the region grows with the number.
+        k: which neighbour.
+
+    Raises:
+        ValueError: for different numbers or widths.
     """
     _check_features(real, other)
     if len(real) != len(other):
@@ -143,8 +153,8 @@ def edge_width(images: Tensor) -> float:
     """Mean width in pixels of the way from paper to ink.
 
     With u the ink from 0 to 1, a straight ramp of width w contributes w/6 to the integral of
-    u (1 − u) for every unit of the edge's length, and that of |grad u| is that length. So
-    w = 6 ∫u(1 − u) / ∫|grad u|. Grey mush has wide edges; a font's are about a pixel wide.
+    u (1 − u) for every unit of the edge's length, and that of ‖grad u‖ is that length. So
+    w = 6 ∫u(1 − u) / ∫‖grad u‖. Grey mush has wide edges; a font's are about a pixel wide.
 
     Args:
         images: (N, 1, H, W) in [-1, 1].
@@ -157,7 +167,11 @@ def edge_width(images: Tensor) -> float:
 
 
 def grey_share(images: Tensor) -> float:
-    """Share of pixels that are neither paper nor ink (between 1/10 and 9/10 of the way)."""
+    """Share of pixels that are neither paper nor ink (between 1/10 and 9/10 of the way).
+
+    Args:
+        images: any shape, in [-1, 1].
+    """
     return (images.abs() < 0.8).float().mean().item()
 
 
@@ -191,7 +205,11 @@ def dilated(images: Tensor) -> Tensor:
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927): honest also near 0 and 1 and for few trials."""
+    """The 95 % interval of a share (Wilson 1927): honest also near 0 and 1 and for few trials.
+
+    Raises:
+        ValueError: unless 0 ≤ successes ≤ trials and there is a trial.
+    """
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} of {trials} is no share: give 0 ≤ successes ≤ trials")
     z, p = 1.959964, successes / trials
@@ -203,7 +221,15 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 def bootstrap(
     statistic: Callable[..., float], *samples: Tensor, rounds: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of a statistic of one or more samples, each drawn anew with replacement."""
+    """The 95 % interval of a statistic of one or more samples, each drawn anew with replacement.
+
+    It reaches from the 2.5th to the 97.5th percentile of the values that the statistic then takes.
+
+    Args:
+        statistic: called with as many tensors as there are samples.
+        samples: (N, ...) each, with numbers of their own.
+        rounds: how often all are drawn anew.
+    """
     generator = seeded_generator(seed, 5)
     values = []
     for _ in range(rounds):

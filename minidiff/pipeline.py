@@ -1,4 +1,4 @@
-"""Text to picture in one call.
+"""Text to picture in one call::
 
     pipeline = minidiff.load()
     images = pipeline("gold", num_images_per_prompt=16, seed=0)   # (16, 1, 64, 64) in [-1, 1]
@@ -51,10 +51,10 @@ def default_device() -> torch.device:
 class Frame:
     """One moment of the way from noise to picture. Tensors are (B, C, H, W) on the CPU."""
 
-    index: int  # 0 … num_inference_steps − 1
-    t: int  # timestep reached; 0 in the last frame
-    images: Tensor  # x_t in the units of a picture, still noisy, held within [-1, 1]
-    predicted: Tensor  # what the network took for the finished picture
+    index: int  #: 0 … num_inference_steps − 1
+    t: int  #: timestep reached; 0 in the last frame
+    images: Tensor  #: x_t in the units of a picture, still noisy, held within [-1, 1]
+    predicted: Tensor  #: what the network took for the finished picture
 
 
 class Pipeline:
@@ -86,7 +86,12 @@ class Pipeline:
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
-        """The encoder that the network was trained with; loading it takes about 3 s."""
+        """The encoder that the network was trained with; loading it takes about 3 s.
+
+        Raises:
+            ValueError: for a model without text.
+            CheckpointError: if the encoder here is another one than the network was trained with.
+        """
         from minidiff.text import TextEncoder
 
         if self.config.text_encoder is None:
@@ -117,7 +122,7 @@ class Pipeline:
         """Draw pictures of one or several prompts.
 
         Args:
-            prompt: a text or a list of texts; "" asks for anything.
+            prompt: a text or a list of texts; `""` asks for anything.
             negative_prompt: what to move away from, instead of from "no text".
             num_images_per_prompt: pictures of each prompt.
             num_inference_steps: steps of the sampler, 1 … T.
@@ -138,6 +143,10 @@ class Pipeline:
             ValueError: for impossible values, naming them; also when the pictures would not fit
                 into memory.
             TypeError: for a prompt that is no text, or an option that the sampler does not have.
+
+        Warns:
+            UserWarning: when the text encoder can make nothing of a prompt; it is drawn all the
+                same.
         """
         walk = self._walk(
             prompt, negative_prompt, num_images_per_prompt, num_inference_steps, guidance_scale,
@@ -184,11 +193,13 @@ class Pipeline:
     def denoiser(self, prompt: str | Sequence[str] = "") -> NetworkDenoiser:
         """The network told these texts, for samplers and steps of your own.
 
-        Two of them make guidance: `Guided(pipeline.denoiser(texts), pipeline.denoiser(), 3.0,
-        clip=pipeline.config.data_range)`.
+        Two of them make guidance::
+
+            texts, nothing = pipeline.denoiser(["gold", "fish"]), pipeline.denoiser()
+            Guided(texts, nothing, guidance_scale=3.0, clip=pipeline.config.data_range)
 
         Args:
-            prompt: one text for each picture of the batches it will see; a single "", no text,
+            prompt: one text for each picture of the batches it will see; a single `""`, no text,
                 fits every batch.
 
         Returns:
@@ -374,7 +385,7 @@ class ModelCard:
     image_size: int
     parameters: int
     megabytes: float
-    quality: dict[str, Any]  # measured figures, see the record in its config.json
+    quality: dict[str, Any]  #: measured figures, see the record in its config.json
 
     def __str__(self) -> str:
         figures = ", ".join(f"{key} {value}" for key, value in self.quality.items())
@@ -418,9 +429,13 @@ def _shipped() -> dict[str, Path]:
 def load(
     name_or_path: str | Path = DEFAULT_MODEL, device: torch.device | str | None = None
 ) -> Pipeline:
-    """A model that ships ("glyph64"), a folder written by `save_model`, or a training run.
+    """Open a trained model.
 
-    Of a training run the finished model is taken, else its newest checkpoint.
+    Args:
+        name_or_path: a model that ships ("glyph64"), a folder written by
+            `minidiff.checkpoints.save_model`, or a training run: of that the finished model is
+            taken, else its newest checkpoint.
+        device: where to run; `default_device()` if None.
 
     Raises:
         FileNotFoundError: if there is no such model or folder, naming those that ship.
@@ -430,7 +445,11 @@ def load(
 
 
 def find_model(name_or_path: str | Path) -> Path:
-    """The folder that `load` reads for this name or path."""
+    """The folder that `load` reads for this name or path.
+
+    Raises:
+        FileNotFoundError: if there is none, naming the models that ship.
+    """
     shipped = _shipped()
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]

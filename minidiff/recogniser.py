@@ -21,7 +21,8 @@ from minidiff.checkpoints import read_info, read_tensors, write_folder
 __all__ = ["LAYOUTS", "RADICALS", "Recogniser", "load_recogniser", "save_recogniser"]
 
 FOLDER = Path(__file__).parent / "data" / "recogniser"
-RADICALS = 214  # Kangxi radicals, 1 to 214
+RADICALS = 214  #: Kangxi radicals, 1 to 214
+#: How the parts of a character are put together.
 LAYOUTS = ("left-right", "top-bottom", "surround", "other")
 WIDTHS = (24, 48, 96, 192)  # channels at 32 × 32, 16 × 16, 8 × 8 and 4 × 4
 FEATURES = 128
@@ -51,7 +52,11 @@ class Recogniser(nn.Module):
                 layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 1, 64, 64) in [-1, 1] -> (B, 128): what it sees, before it gives names to it."""
+        """(B, 1, 64, 64) in [-1, 1] -> (B, 128): what it sees, before it gives names to it.
+
+        Raises:
+            ValueError: for pictures of another size.
+        """
         if images.shape[1:] != (1, 64, 64):
             raise ValueError(
                 "the recogniser reads pictures of shape (B, 1, 64, 64), "
@@ -61,7 +66,11 @@ class Recogniser(nn.Module):
         return out
 
     def logits(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of radicals (B, 214), components (B, number of components) and layouts (B, 4)."""
+        """Of radicals (B, 214), components (B, number of components) and layouts (B, 4).
+
+        Args:
+            features: (B, 128).
+        """
         sizes = [RADICALS, len(self.components), len(LAYOUTS)]
         radicals, components, layouts = self.head(features.relu()).split(sizes, 1)
         return radicals, components, layouts

@@ -1,13 +1,13 @@
 """Samplers: walks from noise x_T down to data x_0.
 
 Every rule here makes the same move from t to an earlier s. Given an estimate of x_0, the noise in
-x_t is eps = (x_t − alpha_t x_0) / sigma_t, and
+x_t is eps = (x_t − alpha_t x_0) / sigma_t, and::
 
     x_s = alpha_s x_0 + sqrt(sigma_s² − fresh²) eps + fresh z,      z ~ N(0, I)
 
 puts it together again with less noise, part of it old and part of it fresh. Samplers differ in two
 choices only: which x_0 stands for the whole way from t to s, and how much of the noise is fresh
-(none: an ordinary differential equation; as much as the noising chain has: a stochastic one).
+(none: an ordinary differential equation; as much as the noising chain has: a stochastic one)::
 
     rule            x_0                                fresh noise
     ddpm            the one at t                       as the chain
@@ -59,15 +59,10 @@ Before = tuple[int, Prediction] | None
 class Step:
     """One step of a walk."""
 
-    index: int  # 0 … N − 1
-    t: int  # the timestep just reached; 0 at the last step
-    x: Tensor  # (B, ...) the state there
-    prediction: Prediction  # made where the step began: .x0 is what the denoiser then imagined
-
-
-# A step rule is called as rule(denoiser, x, t, s, now, before, noise, **options) and returns x_s.
-# `now` is the prediction at (x, t); `before` is (timestep, prediction) of the previous step, None
-# at the first; noise() draws standard normal noise like x. Keyword-only arguments are options.
+    index: int  #: 0 … N − 1
+    t: int  #: the timestep just reached; 0 at the last step
+    x: Tensor  #: (B, ...) the state there
+    prediction: Prediction  #: made where the step began; .x0 is what the denoiser then imagined
 
 
 def move(
@@ -78,6 +73,16 @@ def move(
     The variance of the fresh noise is eta² times that of q(x_s | x_t, x_0), sigma_s² (1 − e^−2h)
     with e^−h = (alpha_t / sigma_t) / (alpha_s / sigma_s). In this form it holds on the straight
     line too, and from alpha_t = 0.
+
+    Args:
+        x: (B, ...) x_t.
+        t, s: from where to where, s < t.
+        x0: (B, ...) the estimate.
+        noise: called for standard normal noise like x, and only if eta is above 0.
+        eta: from 0 (no fresh noise) to 1 (as the noising chain).
+
+    Returns:
+        (B, ...) x_s.
     """
     alpha_t, sigma_t = schedule.alpha[t].item(), schedule.sigma[t].item()
     alpha_s, sigma_s = schedule.alpha[s].item(), schedule.sigma[s].item()
@@ -104,6 +109,9 @@ def ddim(
     With eta = 0 this is Euler's method for the probability-flow equation, which in the variables
     x / sigma and alpha / sigma reads d(x / sigma) / d(alpha / sigma) = x_0(x, t). With eta = 1 it
     is `ddpm`.
+
+    Raises:
+        ValueError: for an eta that is not from 0 to 1.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be from 0 (no fresh noise) to 1 (as in DDPM), got {eta!r}")
@@ -166,7 +174,11 @@ def dpmpp_2m_sde(
     return move(denoiser.schedule, x, t, s, x0, noise, eta=1.0)
 
 
+#: Called as `rule(denoiser, x, t, s, now, before, noise, **options)`, it returns x_s.
+#: `now` is the prediction at (x, t); `before` is (timestep, prediction) of the previous step, None
+#: at the first; `noise()` draws standard normal noise like x. Keyword-only arguments are options.
 StepRule = Callable[..., Tensor]
+#: The step rules by name.
 SAMPLERS: dict[str, StepRule] = {
     "ddpm": ddpm,
     "ddim": ddim,
@@ -237,6 +249,9 @@ def evaluations(sampler: str, num_inference_steps: int) -> int:
 
     Times `denoiser.evaluations` this is the number of function evaluations (NFE): guidance runs the
     network twice each time.
+
+    Raises:
+        ValueError: for an unknown sampler.
     """
     _rule(sampler, {})
     return 2 * num_inference_steps - 1 if sampler == "heun" else num_inference_steps

@@ -1,6 +1,6 @@
 """Noise schedules: how much signal and how much noise there is at each timestep.
 
-Everything in this package rests on one line,
+Everything in this package rests on one line::
 
     x_t = alpha_t * x_0 + sigma_t * eps,        eps ~ N(0, I)
 
@@ -80,13 +80,17 @@ class Schedule:
 
     @property
     def betas(self) -> Tensor:
-        """(T,) variance of the noise added from t − 1 to t, for t = 1 … T (Ho et al. 2020)."""
+        """(T,) variance of the noise added from t − 1 to t, for t = 1 … T (Ho et al. 2020).
+
+        Raises:
+            ValueError: as `alphas_cumprod`.
+        """
         cumprod = self.alphas_cumprod
         return 1 - cumprod[1:] / cumprod[:-1]
 
     @property
     def log_snr(self) -> Tensor:
-        """(T + 1,) log(alpha² / sigma²): +inf at t = 0, −inf where nothing of the data is left."""
+        """(T + 1,) log(alpha² / sigma²), +inf at t = 0, −inf where nothing of the data is left."""
         return 2 * (self.alpha.log() - self.sigma.log())
 
     def coefficients(self, t: int | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,6 +102,9 @@ class Schedule:
 
         Returns:
             two tensors of shape (B or 1, 1, ..., 1) with as many dimensions as `like`.
+
+        Raises:
+            ValueError: for one timestep outside 0 … T.
         """
         if isinstance(t, int) and not 0 <= t <= self.num_train_timesteps:  # -1 would mean T
             raise ValueError(f"t must be between 0 and {self.num_train_timesteps}, got {t}")
@@ -119,12 +126,15 @@ class Schedule:
         return cache[device, dtype]
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: int | Tensor) -> Tensor:
-        """x_t = alpha_t x_0 + sigma_t eps, the whole noising chain in one step.
+        """x_t = alpha_t x_0 + sigma_t eps, the whole noising chain at once (Ho et al. 2020, eq. 4).
 
         Args:
             x0: (B, ...) data.
             eps: (B, ...) standard normal noise.
             t: one timestep or (B,) of them.
+
+        Returns:
+            (B, ...) x_t.
         """
         alpha, sigma = self.coefficients(t, like=x0)
         return alpha * x0 + sigma * eps
@@ -136,6 +146,7 @@ class Schedule:
         walk always starts at pure noise and always ends exactly at the data.
 
         Args:
+            num_inference_steps: N, from 1 to T.
             shift: above 1 the steps lie closer together where there is much noise: u = t / T
                 becomes shift · u / (1 + (shift − 1) u) (Esser et al. 2024, eq. 23).
 
@@ -202,6 +213,9 @@ def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:
 
     Args:
         schedule: a variance-preserving schedule.
+
+    Raises:
+        ValueError: for one that is not.
     """
     root = schedule.alphas_cumprod.sqrt()
     first, last = root[1], root[-1]
@@ -210,6 +224,7 @@ def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:
     return Schedule(schedule.name, alpha, (1 - alpha**2).clamp(min=0).sqrt())
 
 
+#: The schedules by name; each is called with T.
 SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "linear": linear,
     "cosine": cosine,

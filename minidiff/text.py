@@ -50,28 +50,42 @@ MIN_LETTERS_PER_PIECE = 2.2
 
 @dataclass
 class TextTokens:
-    """Encoded prompts: tokens (B, n, d) float32, mask (B, n) bool, True where a token is real.
+    """Encoded prompts. n is the longest one of the batch and may be 0.
 
-    n is the longest prompt of the batch and may be 0. Tokens outside the mask are exactly 0.
+    Attributes:
+        tokens: (B, n, d) float32, exactly 0 outside the mask.
+        mask: (B, n) bool, True where a token is real.
     """
 
     tokens: Tensor
     mask: Tensor
 
     def to(self, device: str | torch.device) -> TextTokens:
+        """The same on a device."""
         return TextTokens(self.tokens.to(device), self.mask.to(device))
 
 
 class TextEncoder:
-    """A frozen text encoder: "minilm", "t5-small", a local folder or a Hub name ("owner/model").
+    """A frozen text encoder.
 
     Only safetensors are read, never a pickle. "minilm" and a folder never touch the network.
-    Attributes: name, dim (d), max_tokens, device and fingerprint, which identifies the weights (for
-    a copy of "minilm", see `MINILM_FOLDER`, those that it is a copy of).
 
-    Raises ValueError for an unknown name or altered or missing weights, FileNotFoundError for a
-    folder without safetensors, ImportError without the wheel, ConnectionError where the Hub is out
-    of reach.
+    Args:
+        name: "minilm", "t5-small", a local folder or a Hub name ("owner/model").
+        max_tokens: prompts are cut there.
+        device: where to run.
+
+    Attributes:
+        name, max_tokens, device: as given.
+        dim: d, the width of a token.
+        fingerprint: identifies the weights (for a copy of "minilm", in the folder that the
+            environment variable MINIDIFF_MINILM names, those that it is a copy of).
+
+    Raises:
+        ValueError: for an unknown name, altered or missing weights, or an impossible max_tokens.
+        FileNotFoundError: for a folder without safetensors.
+        ImportError: without the wheel of "minilm".
+        ConnectionError: where the Hub is out of reach.
     """
 
     def __init__(
@@ -101,6 +115,9 @@ class TextEncoder:
 
         The encoder's own marks ([CLS] and [SEP], or T5's </s>) count as tokens. Prompts are cut
         after max_tokens; one that is empty or blank has no real token at all.
+
+        Raises:
+            TypeError: for one string instead of a list of them.
         """
         if isinstance(prompts, str):
             raise TypeError(f"prompts must be a list of strings, got the string {prompts!r}")
@@ -116,7 +133,9 @@ class TextEncoder:
     def understands(self, prompt: str, known_words: Container[str] = ()) -> str | None:
         """None, or a sentence saying why the encoder makes nothing (or little) of the prompt.
 
-        known_words (lower case) pass in any case, such as the words a model was trained with.
+        Args:
+            known_words: in lower case; they pass in any case, such as the words a model was trained
+                with.
         """
         reads = f"The text encoder {self.name!r} reads English"
         if self.name in ENCODERS:  # an encoder of one's own may well read Chinese
@@ -168,10 +187,14 @@ class TextEncoder:
 
 @dataclass
 class EncodedTexts:
-    """The tokens of N texts end to end: text i is values[offsets[i]:offsets[i + 1]].
+    """The tokens of N texts end to end: text i is `values[offsets[i]:offsets[i + 1]]`.
 
-    values (total_tokens, d) float16, offsets (N + 1,) int64, index: text -> row. Row -1 stands for
-    the empty prompt. Ragged, because padding every text to 32 tokens would triple the memory.
+    Ragged, because padding every text to 32 tokens would triple the memory.
+
+    Attributes:
+        values: (total_tokens, d) float16.
+        offsets: (N + 1,) int64.
+        index: text -> row; row -1 stands for the empty prompt.
     """
 
     values: Tensor
@@ -179,7 +202,11 @@ class EncodedTexts:
     index: dict[str, int]
 
     def rows(self, texts: Sequence[str]) -> Tensor:
-        """Rows (B,) int64 of the texts; -1 for "". A text that is not in the table: KeyError."""
+        """Rows (B,) int64 of the texts; -1 for `""`.
+
+        Raises:
+            KeyError: for a text that is not in the table.
+        """
         return torch.tensor([self.index[text] for text in texts], dtype=torch.long)
 
     def batch(
@@ -205,6 +232,7 @@ class EncodedTexts:
         return TextTokens(tokens, mask)
 
     def to(self, device: str | torch.device) -> EncodedTexts:
+        """The same on a device."""
         return EncodedTexts(self.values.to(device), self.offsets.to(device), self.index)
 
 
@@ -213,8 +241,9 @@ def encode_texts(
 ) -> EncodedTexts:
     """Encode the different texts among `texts` once; repeats and blank ones cost nothing.
 
-    cache: a folder. The table is kept there under the encoder's fingerprint, max_tokens and a hash
-    of the texts; a file that is damaged is built again, with a warning.
+    Args:
+        cache: a folder. The table is kept there under the encoder's fingerprint, max_tokens and a
+            hash of the texts; a file that is damaged is built again, with a warning.
     """
     unique = [text for text in dict.fromkeys(texts) if text.strip()]
     index = {text: row for row, text in enumerate(unique)}

@@ -25,9 +25,9 @@ class Mixture:
     The fields are in the order in which `minidiff.denoisers.MixtureDenoiser` takes them.
     """
 
-    weights: Tensor  # (K,) positive, sum 1
-    means: Tensor  # (K, d)
-    covariances: Tensor  # (K, d, d)
+    weights: Tensor  #: (K,) positive, sum 1
+    means: Tensor  #: (K, d)
+    covariances: Tensor  #: (K, d, d)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, d) independent draws."""
@@ -54,14 +54,23 @@ class Mixture:
 
 
 def two_peaks(deviation: float = 0.3) -> Mixture:
-    """Two peaks in one dimension, the right one twice as likely, with mean 0 and variance 1."""
+    """Two peaks in one dimension, the right one twice as likely, with mean 0 and variance 1.
+
+    Args:
+        deviation: of each peak, below 1.
+    """
     weights = torch.tensor([1 / 3, 2 / 3])
     means = torch.tensor([[-(2**0.5)], [0.5**0.5]]) * math.sqrt(1 - deviation**2)
     return Mixture(weights, means, torch.full((2, 1, 1), deviation**2))
 
 
 def ring(count: int = 8, deviation: float = 0.1) -> Mixture:
-    """Equal round peaks on a circle in two dimensions, of mean 0 and variance 1 on each axis."""
+    """Equal round peaks on a circle in two dimensions, of mean 0 and variance 1 on each axis.
+
+    Args:
+        count: of the peaks, from 3.
+        deviation: of each peak along each axis, below 1.
+    """
     angle = torch.arange(count) * (2 * math.pi / count)
     radius = math.sqrt(2 * (1 - deviation**2))  # the mean of cos² is 1/2
     means = radius * torch.stack([angle.cos(), angle.sin()], dim=1)
@@ -72,14 +81,23 @@ def ring(count: int = 8, deviation: float = 0.1) -> Mixture:
 def spiral(
     n: int, generator: torch.Generator | None = None, turns: float = 1.5, noise: float = 0.02
 ) -> Tensor:
-    """(n, 2) points evenly along a spiral, standardised."""
+    """(n, 2) points evenly along a spiral, standardised.
+
+    Args:
+        turns: of the spiral.
+        noise: standard deviation, where the spiral has radius 1.
+    """
     angle = 2 * math.pi * turns * torch.rand(n, generator=generator).sqrt()
     arm = torch.stack([angle.cos(), angle.sin()], dim=1) * angle[:, None] / (2 * math.pi * turns)
     return standardised(arm + noise * torch.randn((n, 2), generator=generator))
 
 
 def moons(n: int, generator: torch.Generator | None = None, noise: float = 0.05) -> Tensor:
-    """(n, 2) points on two half circles that reach into each other, standardised."""
+    """(n, 2) points on two half circles that reach into each other, standardised.
+
+    Args:
+        noise: standard deviation, where the circles have radius 1.
+    """
     angle = math.pi * torch.rand(n, generator=generator)
     upper = torch.rand(n, generator=generator) < 0.5
     x = torch.where(upper, angle.cos(), 1 - angle.cos())
@@ -119,5 +137,6 @@ class ToyNetwork(nn.Module):
         self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], dim))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """(n, d) for x (n, d) and timesteps t (n,)."""
         angle = t[:, None] * self.frequencies
         return self.layers(torch.cat([x, angle.cos(), angle.sin()], dim=1))

@@ -51,8 +51,9 @@ class TrainingStopped(RuntimeError):
 class PictureDataset(Protocol):
     """What the trainer needs of a data set (`GlyphDataset` and `ImageFolder` have it).
 
-    images: (N, C, H, W) uint8, 255 = white; prompts: for each picture the texts that may stand for
-    it, the whole text first.
+    Attributes:
+        images: (N, C, H, W) uint8, 255 = white.
+        prompts: for each picture the texts that may stand for it, the whole text first.
     """
 
     images: Tensor
@@ -65,7 +66,9 @@ class TrainingConfig:
 
     Attributes:
         unet: the network's shape.
-        schedule, prediction_type, zero_terminal_snr: what is learnt; see `ModelConfig`.
+        image_size: height and width of the pictures in pixels.
+        schedule, prediction_type, zero_terminal_snr: what is learnt; see
+            `minidiff.checkpoints.ModelConfig`.
         timestep_mean, timestep_std: t / T = sigmoid(mean + std · normal), spread evenly over each
             batch (logit-normal, Esser et al. 2024, section 3.1). Larger std: more of both ends.
         steps: updates in all.
@@ -77,10 +80,13 @@ class TrainingConfig:
         ema_decay: of the average of the weights, reached gradually: min(ema_decay, (1+n) / (10+n)).
         no_text: share of pictures trained without their text, which guidance needs.
         senses: share of prompts that are one random sense instead of the whole definition.
-        text_encoder, max_tokens: see `TextEncoder`; None trains without text.
+        text_encoder, max_tokens: see `minidiff.text.TextEncoder`; None trains without text.
         log_every, evaluate_every, sample_every, save_every: in steps.
         compile: use torch.compile (minutes to start; then faster, most of all on a GPU).
         seed: of everything random.
+
+    Raises:
+        ValueError: for a value that is out of range or does not fit the others, naming it.
     """
 
     unet: UNetConfig = field(default_factory=lambda: UNetConfig(stem=4, channels=(96, 96, 128)))
@@ -148,7 +154,11 @@ class TrainingConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
-        """From plain values (a TOML recipe, a checkpoint); a misspelt name is an error."""
+        """From plain values (a TOML recipe, a checkpoint).
+
+        Raises:
+            ValueError: for a name that is no setting, or an impossible value.
+        """
         unet = dict(values.get("unet", {}))
         for kind, given in ((cls, values), (UNetConfig, unet)):
             known = [f.name for f in dataclasses.fields(kind)]
@@ -192,7 +202,10 @@ def _uninterrupted() -> Iterator[None]:
 def sample_timesteps(
     config: TrainingConfig, batch: int, last: int, generator: torch.Generator
 ) -> Tensor:
-    """(batch,) timesteps in 1 … last, one from each of `batch` equal slices of the distribution."""
+    """(batch,) timesteps in 1 … last, one from each of `batch` equal slices of the distribution.
+
+    The distribution is that of `TrainingConfig`: logit-normal (Esser et al. 2024, section 3.1).
+    """
     slices = torch.randperm(batch, generator=generator).double()
     u = (slices + torch.rand(batch, generator=generator, dtype=torch.float64)) / batch
     normal = torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9))
@@ -216,7 +229,8 @@ def loss_by_timestep(
 
     Args:
         images: (B, C, H, W) in [-1, 1].
-        tokens, mask: (B, n, d) and (B, n), their texts.
+        tokens, mask: (B, n, d) and (B, n), their texts; None for none.
+        bins: how many timesteps, each the middle of an equal part of 1 … T.
 
     Returns:
         {"62": loss at t = 62, …, "mean": mean over all t}.
@@ -256,6 +270,14 @@ class Trainer:
         ValueError: for pictures of another size, for a run with another recipe or other pictures,
             a model of another kind to start from, or a batch that the processes cannot share
             evenly.
+        CheckpointError: for a damaged checkpoint or model.
+
+    Attributes:
+        network, averaged: the network that is trained, and the average of its weights.
+        model_config: what the averaged network needs to be used, a
+            `minidiff.checkpoints.ModelConfig`.
+        step_count: updates made so far.
+        seconds: of training so far, those of interrupted runs included.
     """
 
     def __init__(
@@ -421,7 +443,8 @@ class Trainer:
         What is done at the end (a last log, loss, checkpoint and sample) comes after the limit.
 
         Raises:
-            TrainingStopped: if the loss is not a number any more, or a checkpoint cannot be saved.
+            TrainingStopped: if the loss is not a number any more, if a checkpoint cannot be saved,
+                or after Ctrl-C, once all is saved.
         """
         config = self.config
         bar = tqdm(
@@ -577,7 +600,11 @@ class Trainer:
             checkpoints.remove_folder(old)
 
     def save_model(self, folder: Path) -> None:
-        """Write the averaged weights, in half precision, for `minidiff.load`."""
+        """Write the averaged weights, in half precision, for `minidiff.load`.
+
+        Raises:
+            TrainingStopped: if they cannot be written.
+        """
         with _disk_errors():
             checkpoints.save_model(folder, self.averaged, self.model_config, self.record())
 

@@ -34,6 +34,9 @@ class UNetConfig:
             The network then works on a picture stem times smaller: much cheaper, a little coarser.
         text_dim: width d of the text's tokens, or None for a network without text.
         pooled_text: also add the mean of the tokens to the timestep embedding.
+
+    Raises:
+        ValueError: for sizes that do not fit together, naming them.
     """
 
     in_channels: int = 1
@@ -277,6 +280,20 @@ class UNet(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
+        """What the network says to x_t; what that means is for `NetworkDenoiser` to know.
+
+        Args:
+            x: (B, C, H, W), H and W multiples of `config.multiple`.
+            t: (B,) timesteps in 1 … T.
+            tokens: (B, n, d) text, or None for "no text".
+            mask: (B, n) True where a token is real, or None if all are.
+
+        Returns:
+            (B, C, H, W).
+
+        Raises:
+            ValueError: for pictures of a size, or tokens of a width, that it cannot read.
+        """
         self._check_size(x)
         embedding = self.time(timestep_embedding(t, self.config.channels[0]).to(x.dtype))
         text = attendable = None

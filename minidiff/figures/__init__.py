@@ -10,10 +10,10 @@ from typing import Any
 
 __all__ = ["BLUE", "DARK", "GREEN", "GREY", "LIGHT", "ORANGE", "bare", "new"]
 
-BLUE = "#2b6cb0"  # data, and what is true
-ORANGE = "#d9730d"  # what is drawn, learnt or estimated
-GREEN = "#2f855a"  # a third thing
-DARK, GREY, LIGHT = "#222222", "#767676", "#d0d0d0"
+BLUE = "#2b6cb0"  #: data, and what is true
+ORANGE = "#d9730d"  #: what is drawn, learnt or estimated
+GREEN = "#2f855a"  #: a third thing
+DARK, GREY, LIGHT = "#222222", "#767676", "#d0d0d0"  #: text, axes and what stands back
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,

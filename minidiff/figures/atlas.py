@@ -1,6 +1,6 @@
 """Figures of pixel space: a glyph as a vector, principal directions, and maps of all glyphs.
 
-The UMAP of all glyphs takes minutes, so its coordinates come with the package (:func:`load_map`);
+The UMAP of all glyphs takes minutes, so its coordinates come with the package (`load_map`);
 tools/build_atlas.py makes them.
 """
 
@@ -261,7 +261,7 @@ def densities(panels: Mapping[str, tuple[Tensor, Tensor]]) -> Any:
     """Densities over maps, the darker the denser.
 
     Args:
-        panels: title -> lattice (2, rows, columns), see :func:`lattice`, and the density on it
+        panels: title -> lattice (2, rows, columns), see `lattice`, and the density on it
             (rows, columns).
     """
     figure, axes = new(1, len(panels), (6.4, 3.4), squeeze=False)

@@ -44,6 +44,7 @@ __all__ = [
     "tokens_of",
 ]
 
+#: The folder with the table that ships.
 EMBEDDINGS = DATA / "embeddings"
 
 
