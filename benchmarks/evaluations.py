@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from machine import RESULTS, machine, write
+from machine import RESULTS, described, machine, write
 from torch import Tensor
 from tqdm import tqdm
 
@@ -128,6 +128,53 @@ def compare_guidance(pipeline: Pipeline, judge: Judge, table: Table) -> None:
             return {**row, "words_shown": round(shown / (PER_WORD * len(WANTED)), 4)}
 
         table.add(str(scale), make=make)
+
+
+def section(result: dict[str, Any]) -> str:
+    """One of the two results in Markdown."""
+    of_guidance = "words_shown" in result["cells"].get("1.0", {})
+    shipped = read_info(find_model("glyph64"))["files"]["model.safetensors"]
+    weights = "the shipped weights" if result["weights"] == shipped else "weights shipped earlier"
+    head = (
+        f"The same {result['samples']} held-out definitions drawn from the same noise by {weights} "
+        f"({described(result['machine'])}; seed {result['seed']}). The excess is the Fréchet "
+        "distance beyond that of as many held-out real glyphs, for which a blur of one pixel gives "
+        f"{result['excess_of_real_blurred_by_1_pixel']:.1f}; differences of about 1 may be chance. "
+        f"Repeat it with `python benchmarks/evaluations.py --only "
+        f"{'guidance' if of_guidance else 'samplers'}`."
+    )
+    make = guidance_table if of_guidance else samplers_table
+    return "\n".join([head, "", *make(result["cells"])]) + "\n"
+
+
+def samplers_table(cells: dict[str, Any]) -> list[str]:
+    counts = [str(count) for count in (*EVALUATIONS, *MANY)]
+    lines = [
+        "Excess by sampler and number of evaluations of the network:",
+        "",
+        f"| sampler | {' | '.join(counts)} |",
+        "|---|" + "---|" * len(counts),
+    ]
+    for name, row in cells.items():
+        shown = [f"{row[count]['excess']:.1f}" if count in row else "" for count in counts]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return lines
+
+
+def guidance_table(cells: dict[str, Any]) -> list[str]:
+    lines = [
+        "More guidance shows what was asked for more often, and moves the glyphs as a whole away "
+        "from real ones.",
+        "",
+        "| guidance | excess | radical right | edge, pixels | 20 words: component is there |",
+        "|---|---|---|---|---|",
+    ]
+    for scale, row in cells.items():
+        lines.append(
+            f"| {scale} | {row['excess']:.1f} | {row['radical_right']:.0%} "
+            f"| {row['edge_width']:.2f} | {row['words_shown']:.0%} |"
+        )
+    return lines
 
 
 def main() -> None:

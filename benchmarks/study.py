@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import RESULTS, machine, write
+from machine import RESULTS, described, machine, write
 
 from minidiff.denoisers import NetworkDenoiser
 from minidiff.glyphs import GlyphDataset, to_float
@@ -151,6 +151,21 @@ def as_table(runs: dict[str, Any]) -> str:
         minutes = "not measured" if seconds is None else f"{seconds / 60:.1f}"
         lines.append(f"| {run['what']} | {' | '.join(some)} | {minutes} |")
     return "\n".join(lines) + "\n"
+
+
+def section(result: dict[str, Any]) -> str:
+    """The result in Markdown."""
+    lines = [
+        "Trainings that saw every glyph about once, and differ from the starting point (what the "
+        "shipped model's first stage was trained with) in one thing each, best first "
+        f"({described(result['machine'])}). The error is that on held-out glyphs in the units of "
+        "the starting point, at eight ratios of signal to noise, four of which are shown; smaller "
+        "is better. The starting point stands there with two seeds: what differs by less than they "
+        "do is no difference. Repeat it with `python benchmarks/study.py`. So short a training "
+        "favours what learns quickly; that is not always what is best in the end.",
+        "",
+    ]
+    return "\n".join(lines) + "\n" + as_table(result["runs"])
 
 
 def main() -> None:

@@ -1,0 +1,93 @@
+"""Write book/benchmarks.md from what lies in benchmarks/results.
+
+    python benchmarks/page.py
+
+Each measurement makes its own section of the page from its result; one that has not been made yet
+is named there with its command. Needs none of the libraries that are compared with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from machine import RESULTS, described
+
+PAGE = Path(__file__).resolve().parents[1] / "book" / "benchmarks.md"
+START = """<!-- Made by `python benchmarks/page.py` from benchmarks/results; do not edit. -->
+
+# Benchmarks
+
+What was measured about this package: how fast it is beside others, what each decision brought, how
+cost grows, and how good the glyphs are for how much work. Every section names the machine, the seed
+and the command that repeats it; the figures behind it lie in `benchmarks/results`. Where ours is
+not faster or not better, that stands there, too. With one thread, seconds are the processor's, not
+the clock's, so that other work on the same core counts for little; ratios come from turns in one
+process.
+"""
+
+# (result, module with its `section`, heading)
+PARTS = (
+    ("step_and_forward", "step_and_forward", "The network against other libraries'"),
+    ("ablation", "ablation", "What each step brought"),
+    ("sampling_loop", "sampling_loop", "The sampling loop, and the shipped network"),
+    ("growth", "growth", "How cost grows"),
+    ("gpu", "gpu", "On a GPU"),
+    ("time_to_quality", "time_to_quality", "Quality after so many minutes of training"),
+    ("sixteen_glyphs", "sixteen_glyphs", "Sixteen glyphs of equal quality"),
+    ("study", "study", "What a setting of the training gains or loses"),
+    ("quality_samplers", "evaluations", "Quality by sampler and evaluations"),
+    ("quality_guidance", "evaluations", "Quality by guidance"),
+    ("faults", "page", "Faults that were provoked"),
+)
+COMMANDS = {"faults": "tools/faults.py"}  # else benchmarks/<module>.py
+MISSING = {"gpu": "Not yet measured on a GPU: "}
+
+
+def section(result: dict[str, Any]) -> str:
+    """The faults in Markdown; tools/faults.py writes the result and no text."""
+    cases = result["cases"]
+    failed = sum(row["failed"] for row in cases.values())
+    lines = [
+        "What happens when something goes wrong: a case is right if the work ended well in spite "
+        "of the fault, a clear error if it ended with a line that names the cause, failed if it "
+        f"did neither ({described(result['machine'])}). {failed or 'None'} failed. Repeat it with "
+        f"`{result['command']}`.",
+        "",
+        "| cases of | right | clear error | failed | left out |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in cases.items():
+        counts = [str(row[key]) for key in ("right", "clear_error", "failed")]
+        lines.append(f"| {name} | {' | '.join(counts)} | {row.get('skipped', '')} |")
+    return "\n".join(lines) + "\n"
+
+
+def part(name: str, module: str, heading: str) -> str:
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        command = COMMANDS.get(name, f"benchmarks/{module}.py")
+        text = f"{MISSING.get(name, 'Not yet measured: ')}`python {command}` does it.\n"
+    else:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        make = section if module == "page" else importlib.import_module(module).section
+        text = make(result)
+    return f"## {heading}\n\n{text}"
+
+
+def page() -> str:
+    text = "\n".join([START, *(part(*names).rstrip("\n") + "\n" for names in PARTS)])
+    return re.sub(r"(\d)%", r"\1 %", text)  # as the book writes it
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
