@@ -7,7 +7,8 @@ RUN := .venv/bin/python
 help:
 	@echo "make book       build the book into _build/html (10 seconds)"
 	@echo "make test       ruff, mypy, the tests, and every notebook run anew (about 12 minutes)"
-	@echo "make lint       ruff and mypy alone"
+	@echo "make lint       ruff, mypy and make audit alone"
+	@echo "make audit      ask PyPI whether a pinned package has a known vulnerability"
 	@echo "make notebooks  run the notebooks whose code or package has changed"
 	@echo "make clean      remove what make made: .venv, _build and caches"
 	@echo "The first of them installs everything into .venv (PYTHON=... chooses the Python, >= 3.11)."
@@ -61,6 +62,10 @@ lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) tools/audit.py
+
+audit: $(STAMP)
+	$(RUN) tools/audit.py
 
 notebooks: $(STAMP)
 	$(RUN) tools/notebooks.py
@@ -70,4 +75,4 @@ clean:
 	find minidiff tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 	@if [ -e $(STAMP) ]; then echo "rm -rf .venv"; rm -rf .venv; fi
 
-.PHONY: help book test lint notebooks clean
+.PHONY: help book test lint audit notebooks clean
