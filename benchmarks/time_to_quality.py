@@ -160,7 +160,7 @@ class Peer:
         for i, (which, without) in zip(index.tolist(), torch.rand(size, 2, generator=draw)):
             texts = self.train.prompts[i]
             chosen.append("" if without < 0.1 else texts[int(which * len(texts))])
-        text = self.texts.batch(self.texts.rows(chosen), length=32)
+        text = self.texts.batch(self.texts.rows(chosen))
         return to_float(self.train.images[index]), text.tokens, text.mask, draw
 
     def save(self, place: Path) -> None:
@@ -216,7 +216,7 @@ def diffusers_pictures(
         parts = []
         for start in tqdm(range(0, len(texts), 64), algorithm, leave=False):
             part = texts[start : start + 64]
-            text = table.batch(table.rows(part), length=32)
+            text = table.batch(table.rows(part))
             generators = [seeded_generator(SEED, start + i) for i in range(len(part))]
             x = standard_normal((len(part), 1, 64, 64), generators)
             scheduler.set_timesteps(STEPS)

@@ -183,9 +183,9 @@ def test_diffusers_recipe_goes_on_bit_for_bit(
         def rows(self, texts: Sequence[str]) -> Tensor:
             return torch.tensor([["gold", "metal", ""].index(text) for text in texts])
 
-        def batch(self, rows: Tensor, length: int) -> SimpleNamespace:
+        def batch(self, rows: Tensor) -> SimpleNamespace:
             padded = torch.cat([tokens, torch.zeros(1, 32, 384)])[rows]
-            return SimpleNamespace(tokens=padded, mask=(rows < 2)[:, None].expand(-1, length))
+            return SimpleNamespace(tokens=padded, mask=(rows < 2)[:, None].expand(-1, 32))
 
     monkeypatch.setattr(quality, "glyphs", lambda: (train, Texts()))
 
