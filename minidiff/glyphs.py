@@ -129,7 +129,11 @@ def render(chars: Iterable[str], size: int = 64, font: str | os.PathLike[str] = 
     quiet = True if len(chars) < 2000 else None
     for i, char in enumerate(tqdm(chars, "drawing glyphs", disable=quiet, leave=False)):
         picture = Image.new("L", (size, size), 255)
-        ImageDraw.Draw(picture).text((size / 2, baseline), char, fill=0, font=face, anchor="ms")
+        draw = ImageDraw.Draw(picture)
+        try:
+            draw.text((size / 2, baseline), char, fill=0, font=face, anchor="ms")
+        except RuntimeError as error:  # some control characters
+            raise ValueError(f"the character {char!r} cannot be drawn: {error}") from error
         pictures[i] = np.asarray(picture)
     return torch.from_numpy(pictures)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
 import signal
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -45,6 +47,9 @@ def command_line(words: list[str]) -> Result:
             cli.main()
         except SystemExit as end:
             status = end.code
+        except Exception:  # as the interpreter would
+            status = 1
+            traceback.print_exc()
     return Result(status, out.getvalue(), err.getvalue())
 
 
@@ -100,7 +105,7 @@ sample gold --negative-prompt | --negative-prompt
 sample gold --resume | --resume
 train | --output
 train --output | --output
-train gold | gold
+train -o run gold | gold
 train -o file | file
 train -o file/run | file
 train -o run --recipe no | no
@@ -205,15 +210,16 @@ def bad_command_lines(tally: Tally, short: bool) -> None:
             outcome = in_child(lambda: act(words, word), timeout=60)  # noqa: B023
             after = sorted(folder.rglob("*"))
             if after != before:
-                left = [str(path) for path in after if path not in before]
+                left = [path for path in after if path not in before]
                 outcome = Outcome("raised", message=f"left behind: {left}, {outcome.message}")
-                before = after
+                for path in reversed(left):
+                    path.rmdir() if path.is_dir() else path.unlink()
             tally.judge(" ".join(words), outcome, (word,))
 
 
 # ---------------------------------------------------------------------------- the public API
 
-ODD = st.sampled_from(
+ODD: st.SearchStrategy[Any] = st.sampled_from(
     [None, True, -1, 0, 1, 2, 3, 7, 10**20, -(10**20), 0.5, 2.0, math.nan, math.inf, -math.inf,
      1e300, "", "x", "1", b"1", (), [1], {}, float("1e-320"), 1000, 1001]
 )  # fmt: skip
@@ -272,7 +278,7 @@ def calls(pipeline: Pipeline, folder: Path) -> dict[str, tuple[Callable[..., Any
         assert made.alpha.isfinite().all() and made.sigma.isfinite().all()
         grid = made.timesteps(steps, shift)
         assert grid[0] == count and grid[-1] == 0 and len(grid) == steps + 1
-        assert all(t > s for t, s in zip(grid, grid[1:], strict=False))
+        assert all(t > s for t, s in itertools.pairwise(grid))
 
     def network(**shape: Any) -> None:
         sizes = [shape["blocks"], shape["stem"], shape["head_dim"], *list(shape["channels"])]
@@ -371,6 +377,8 @@ def try_values(
         # An error that a line of ours has raised was thought of; any other must name a value.
         said = [repr(value)[:60] for value in values.values()]
         said += [str(value)[:60] for value in values.values() if str(value)]
+        for value in values.values():
+            said += [f"not {type(value).__name__}", f"not {type(value)}"]
         if outcome.ours and outcome.message.rstrip().count(" ") >= 3:
             said = [outcome.message]
         tally.judge(f"{name} {ascii(values)[:300]}", outcome, said)

@@ -207,7 +207,7 @@ def damaged_caches(tally: Tally, short: bool, folder: Path) -> None:
                     warnings.simplefilter("ignore")
                     assert torch.equal(read(folder / "cache"), right)  # noqa: B023
 
-            try_damages(tally, short, path, lambda: attempt(again), f"{what} cache")  # noqa: B023
+            try_damages(tally, short, path, lambda: attempt(again), f"{what} cache")
     finally:
         del os.environ["MINIDIFF_CACHE"]
 
@@ -377,7 +377,7 @@ def read_only_home(tally: Tally, short: bool) -> None:
                 temporary = folder / "temporary"
                 temporary.mkdir()
                 act = lambda: train_at_home(variable, str(place), temporary)  # noqa: B023, E731
-                tally.judge(f"{variable} is {Path(place).name}", in_child(act))
+                tally.judge(f"{variable} is {Path(str(place)).name}", in_child(act))
                 shutil.rmtree(temporary)
 
 

@@ -111,6 +111,7 @@ class Tally:
     clear_error: int = 0
     failed: list[str] = field(default_factory=list)
     skipped: str | None = None
+    seconds: int = 0
 
     def judge(self, name: str, outcome: Outcome, says: Sequence[str] = ()) -> None:
         """Count a case; an error must hold one of `says`."""

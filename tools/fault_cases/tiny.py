@@ -35,7 +35,7 @@ class Pictures:
     def __init__(self) -> None:
         draw = torch.Generator().manual_seed(0)
         self.images = torch.randint(256, (20, 1, 8, 8), dtype=torch.uint8, generator=draw)
-        self.prompts = [("",)] * 20
+        self.prompts: list[tuple[str, ...]] = [("",)] * 20
 
 
 class Words(text.TextEncoder):
@@ -55,6 +55,7 @@ def warm_up() -> None:
     """Do once in the parent what loads libraries late, so that no fork has to wait for them."""
     from accelerate.state import AcceleratorState
 
+    glyphs.load_glyphs()
     tqdm.monitor_interval = 0  # or it starts a thread, which a fork does not survive
     with new_folder() as folder:
         train(folder)

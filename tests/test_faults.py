@@ -1,0 +1,131 @@
+"""The short form of tools/faults.py: no case may fail, and careless code must be found out.
+
+Run as a program this file is the child that does both: it forks, which a process that has run
+other tests should not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FEWEST = {  # cases of every family, also in the short form
+    "crash points": 14, "random kills": 3, "full disk": 10, "damaged files": 100,
+    "nothing executed": 20, "read-only home": 2, "two trainings": 6, "shared cache": 8,
+    "network refused": 8, "odd paths": 2, "C locale": 1, "bad command lines": 15,
+    "any values": 70,
+}  # fmt: skip
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes that it kills"),
+]
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, __file__], capture_output=True, encoding="utf-8", timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {**found, "said": done.stderr}
+
+
+@pytest.mark.parametrize("family", FEWEST)
+def test_no_case_fails(results: dict[str, Any], family: str) -> None:
+    counts = results["families"][family]
+    if "skipped" in counts:
+        pytest.skip(counts["skipped"])
+    assert counts["failed"] == 0, results["said"][-6000:]
+    assert counts["right"] + counts["clear_error"] >= FEWEST[family]
+
+
+def test_every_family_is_tried(results: dict[str, Any]) -> None:
+    assert list(results["families"]) == list(FEWEST)
+
+
+@pytest.mark.parametrize("careless", ["writer", "picture writer", "reader", "cache", "command"])
+def test_careless_code_is_found_out(results: dict[str, Any], careless: str) -> None:
+    assert results["careless"][careless] > 0
+
+
+def main() -> None:
+    sys.path.insert(0, str(ROOT / "tools"))
+    import faults
+    import torch
+    from fault_cases import calls, crashes, disks, frame
+    from safetensors.torch import load_file, save
+
+    from minidiff import checkpoints, cli, plots, text
+
+    def write_in_place(folder: Path, files: dict[str, Any], info: dict[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        info = {"format": "minidiff", "version": 1, **info, "files": {}}
+        for name, tensors in files.items():
+            payload = save({key: value.contiguous() for key, value in tensors.items()})
+            with (folder / name).open("wb") as file:
+                file.write(payload)
+            info["files"][name] = hashlib.sha256(payload).hexdigest()
+        info["sha256"] = checkpoints._info_hash(info)
+        with (folder / "config.json").open("w", encoding="utf-8") as file:
+            file.write(json.dumps(info))
+
+    def picture_in_place(path: Path, payload: Any) -> None:
+        with path.open("wb") as file:
+            file.write(bytes(payload if isinstance(payload, bytes) else payload.tobytes()))
+
+    def read_anything(folder: Path, name: str, _: Any) -> Any:
+        return torch.load(folder / name, weights_only=False)
+
+    def read_unchecked(path: Path, *_: Any) -> Any:
+        tensors = load_file(path) if path.exists() else None
+        return tensors and (tensors["values"], tensors["offsets"])
+
+    def failures(module: Any, name: str, careless: Any, act: Callable[[Any, Path], None]) -> int:
+        """Of the cases of `act`, with careless code in the place of ours."""
+        kept, tally = getattr(module, name), frame.Tally()
+        setattr(module, name, careless)
+        with frame.new_folder() as folder:
+            act(tally, folder)
+        setattr(module, name, kept)
+        return len(tally.failed)
+
+    def scene(number: int) -> Callable[[Any, Path], None]:
+        return lambda tally, folder: crashes.try_scene(
+            tally, crashes.scenes()[number], folder, short=False
+        )
+
+    def pickled_models(tally: Any, folder: Path) -> None:
+        kept = disks.targets
+        disks.targets = lambda folder: itertools.islice(kept(folder), 2)
+        disks.nothing_executed(tally, short=True)
+        disks.targets = kept
+
+    families = faults.as_json(faults.run(short=True))
+    careless = {
+        "writer": failures(checkpoints, "write_folder", write_in_place, scene(3)),
+        "picture writer": failures(plots, "save_picture", picture_in_place, scene(6)),
+        "reader": failures(checkpoints, "read_tensors", read_anything, pickled_models),
+        "cache": failures(
+            text, "_read_table", read_unchecked, lambda t, f: disks.damaged_caches(t, True, f)
+        ),
+        "command": failures(
+            cli, "USER_ERRORS", (OSError,), lambda t, _: calls.bad_command_lines(t, short=True)
+        ),
+    }
+    print(json.dumps({"families": families, "careless": careless}))
+
+
+if __name__ == "__main__":
+    main()
