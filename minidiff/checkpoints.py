@@ -180,7 +180,7 @@ def read_info(folder: Path) -> dict[str, Any]:
         )
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): use another copy") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise CheckpointError(

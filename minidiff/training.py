@@ -159,7 +159,9 @@ class TrainingConfig:
         Raises:
             ValueError: for a name that is no setting, or an impossible value.
         """
-        unet = dict(values.get("unet", {}))
+        unet = values.get("unet", {})
+        if not isinstance(unet, dict):
+            raise ValueError(f"unet must be a table of settings, got {unet!r}")
         for kind, given in ((cls, values), (UNetConfig, unet)):
             known = [f.name for f in dataclasses.fields(kind)]
             unknown = [name for name in given if name not in known]
@@ -300,6 +302,8 @@ class Trainer:
         for pictures in (dataset, held_out):
             if pictures is not None:
                 self._check_data(pictures)
+        if start is not None:
+            checkpoints.read_info(start)  # found out later, an empty run folder would stay
         self._check_folder(resume)
         self.accelerator = Accelerator(mixed_precision=_precision())
         self.device = self.accelerator.device
