@@ -356,7 +356,7 @@ def any_values(tally: Tally, short: bool) -> None:
     pipeline = Pipeline(tiny.network(0, shape), config, device="cpu")
     with new_folder() as folder:
         for name, (act, arguments) in calls(pipeline, folder).items():
-            try_values(tally, name, act, arguments, 8 if short else 100)
+            try_values(tally, name, act, arguments, 5 if short else 100)
 
 
 FINGERPRINT = "53aa51172d142c89"

@@ -283,7 +283,7 @@ def random_kills(tally: Tally, short: bool) -> None:
             saved = names(run / "checkpoints")
             assert all(name.startswith("step-") for name in saved) and len(saved) <= 3, saved
 
-        for i in range(5 if short else 100):
+        for i in range(3 if short else 100):
             run, wait = folder / str(i), chance.uniform(0, 1.1 * length)
             child = Child(lambda: tiny.train(run, config))  # noqa: B023
             time.sleep(wait)

@@ -116,7 +116,7 @@ ODD_NAMES = [
 def odd_paths(tally: Tally, short: bool) -> None:
     """Train, resume, load and draw in folders with odd names."""
     with new_folder() as folder:
-        for name in ODD_NAMES[:3] if short else ODD_NAMES:
+        for name in ODD_NAMES[:2] if short else ODD_NAMES:
             place = folder / name
             place.mkdir()
             os.environ["MINIDIFF_CACHE"] = str(place / "cache")
