@@ -130,7 +130,7 @@ def end_state(folder: Path) -> dict[str, Any]:
     return {
         "newest": newest.name,
         "files": {f"{p.parent.name}/{p.name}": sha256(p) for p in files},
-        "losses": [[e["step"], e["loss"]] for e in entries],
+        "losses": [[e["step"], e.get("loss")] for e in entries],
     }
 
 
