@@ -734,14 +734,14 @@ class Trainer:
         path = self.folder / "log.jsonl"
         if not path.exists():
             return
-        lines, kept = path.read_text(encoding="utf-8", errors="replace").splitlines(), []
-        for line in lines:
+        text, kept = path.read_text(encoding="utf-8", errors="replace"), ""
+        for line in text.splitlines():
             with contextlib.suppress(ValueError, TypeError, KeyError):  # damaged
                 if json.loads(line)["step"] <= self.step_count:
-                    kept.append(line)
-        if kept != lines:
+                    kept += f"{line}\n"
+        if kept != text:  # also where only the last line's end is missing
             part = path.with_name("log.jsonl.part")
-            part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            part.write_text(kept, encoding="utf-8")
             part.replace(path)
 
     # ------------------------------------------------------------------ preparation
