@@ -1,6 +1,6 @@
 """What each step brought: our training step from a plain version to the one that is used.
 
-    python benchmarks/ablation.py      # three minutes on one core
+    python benchmarks/ablation.py      # two minutes on one core
 
 It begins with the shipped model's levels and recipe in their plainest form: memory in the order of
 channels, attention written out, no stem, AdamW weight by weight, the average of the weights in a
@@ -179,7 +179,7 @@ def section(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="turns of every row")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of every row")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         actions = {name: row.step for name, row in rows(Path(folder)).items()}

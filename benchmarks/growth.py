@@ -1,6 +1,6 @@
 """How cost grows: with the size of the pictures, with the batch, and with the number of glyphs.
 
-    python benchmarks/growth.py      # five minutes on one core
+    python benchmarks/growth.py      # two minutes on one core
 
 The shipped network, at random weights, does training steps (AdamW, no average) and forward passes
 on noise: at 32, 64 and 128 pixels in batches of 16, and at 64 pixels in batches of 1 to 256. Then

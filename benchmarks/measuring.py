@@ -64,11 +64,19 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def first_use() -> None:
+    """A small training step: what torch loads for its first one is no network's memory."""
+    layer = torch.nn.Conv2d(8, 8, 3)
+    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+    layer(torch.randn(1, 8, 8, 8)).sum().backward()
+    optimizer.step()
+
+
 def alone(function: Callable[..., Any], *arguments: object) -> Any:
-    """What a function returns in a process that has loaded the package and done nothing else."""
+    """What a function returns in a process that has loaded what it needs and done nothing else."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["minidiff.training"])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    context.set_forkserver_preload(["minidiff.training", "torch._dynamo"])
+    with ProcessPoolExecutor(1, mp_context=context, initializer=first_use) as pool:
         return pool.submit(function, *arguments).result()
 
 
