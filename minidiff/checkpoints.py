@@ -166,13 +166,13 @@ def _write_through(path: Path, payload: bytes) -> None:
         os.fsync(file.fileno())  # renamed too early, a power cut could leave an empty file
 
 
-def read_info(folder: Path) -> dict[str, Any]:
+def read_info(folder: str | Path) -> dict[str, Any]:
     """The JSON of a checkpoint folder, checked to be ours.
 
     Raises:
         CheckpointError: saying what is wrong with it.
     """
-    path = folder / "config.json"
+    path = Path(folder) / "config.json"
     if not path.is_file():
         raise CheckpointError(
             f"{folder} is not a minidiff checkpoint: it has no config.json. Give the folder that "

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import shlex
+import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from minidiff.pipeline import Pipeline
     from minidiff.training import Trainer, TrainingConfig
 
 app = typer.Typer(
@@ -270,12 +272,13 @@ def train(
         typer.Option("--output", "-o", help="run folder: checkpoints, log, sample grids, model"),
     ],
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="glyph64, glyph64-gpu (four times the work), or a .toml file with "
-            "settings of minidiff.TrainingConfig (text_encoder = false: without text)"
+            "settings of minidiff.TrainingConfig (text_encoder = false: without text)",
+            show_default="glyph64; with --resume, the run's own",
         ),
-    ] = "glyph64",
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run stopped")] = False,
     start: Annotated[
         str | None,
@@ -310,20 +313,18 @@ def train(
 
     On several GPUs: accelerate launch -m minidiff train --output runs/glyph64
     """
-    config = _recipe(
-        recipe,
-        steps=steps,
-        time_limit=time_limit,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-        compile=compile or None,
-    )
+    overrides = {
+        "steps": steps,
+        "time_limit": time_limit,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "compile": compile or None,
+    }
+    config = _config(recipe, output if resume else None, overrides)
     from minidiff.glyphs import GlyphDataset, ImageFolder
-    from minidiff.pipeline import find_model
     from minidiff.training import Trainer
 
-    source = None if start is None else find_model(start)
     dataset: GlyphDataset | ImageFolder
     prompts: Sequence[str] = SAMPLE_PROMPTS
     if data is not None:
@@ -332,55 +333,49 @@ def train(
     else:
         dataset = GlyphDataset(config.image_size, "train")
         held_out = GlyphDataset(config.image_size, "test")
-
-    def callback(trainer: Trainer) -> None:
-        draw_samples(trainer, prompts)
-
-    trainer = Trainer(config, dataset, output, held_out, callback, resume, source)
+    if config.text_encoder is None:
+        prompts = [""]
+    trainer = Trainer(config, dataset, output, held_out, SampleGrids(prompts), resume, start)
     trainer.run()
     if trainer.accelerator.is_main_process:
-        example = f"minidiff sample {shlex.quote(prompts[0])} --model {shlex.quote(str(output))}"
+        words = ["minidiff", "sample", prompts[0], "--model", str(output)]
+        example = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
         print(f"{output / 'model'}; draw with: {example}")
 
 
-def _recipe(name: str, **overrides: Any) -> TrainingConfig:
-    """A recipe by name or from a file, with what the command line says instead."""
-    import tomllib
+def _config(recipe: str | None, running: Path | None, overrides: dict[str, Any]) -> TrainingConfig:
+    """The settings: of the recipe, else of the run that is resumed, else of glyph64."""
+    from minidiff.checkpoints import read_info
+    from minidiff.training import TrainingConfig, latest_checkpoint
 
-    from minidiff.training import TrainingConfig
-
-    folder = Path(__file__).parent / "recipes"
-    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
-        raise ValueError(f"no recipe {name!r}: give one of {known}, or a .toml file")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a TOML file: {error}") from error
-    if values.get("text_encoder") is False:  # TOML has no None
-        values["text_encoder"] = None
-        values["unet"] = {**values.get("unet", {}), "text_dim": None}
-    return TrainingConfig.from_dict(
-        {**values, **{key: value for key, value in overrides.items() if value is not None}}
-    )
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    newest = None if running is None else latest_checkpoint(running)
+    if recipe is None and newest is not None:
+        return TrainingConfig.from_dict({**read_info(newest).get("training", {}), **overrides})
+    return TrainingConfig.recipe(recipe or "glyph64", **overrides)
 
 
 SAMPLE_PROMPTS = ("gold", "water", "tree", "bird", "fire", "hand", "a kind of fish", "to speak")
 
 
-def draw_samples(trainer: Trainer, prompts: Sequence[str] = SAMPLE_PROMPTS) -> None:
-    """A grid of what the averaged weights draw now, a row a prompt: <run>/samples/step-….png."""
-    from minidiff import plots
-    from minidiff.pipeline import Pipeline
+class SampleGrids:
+    """What the averaged weights draw now, a row a prompt: <run>/samples/step-….png."""
 
-    pipeline = Pipeline(trainer.averaged, trainer.model_config, device=trainer.device)
-    prompts = prompts if trainer.config.text_encoder else ("",)
-    images = pipeline(prompts, num_images_per_prompt=8)
-    folder = trainer.folder / "samples"
-    folder.mkdir(exist_ok=True)
-    sheet = plots.grid(images, columns=8, labels=prompts)
-    plots.save_picture(folder / f"step-{trainer.step_count:08d}.png", sheet)
+    def __init__(self, prompts: Sequence[str] = SAMPLE_PROMPTS) -> None:
+        self.prompts = prompts
+        self.pipeline: Pipeline | None = None  # kept: its text encoder takes seconds to load
+
+    def __call__(self, trainer: Trainer) -> None:
+        from minidiff import plots
+        from minidiff.pipeline import Pipeline
+
+        if self.pipeline is None:
+            self.pipeline = Pipeline(trainer.averaged, trainer.model_config, device=trainer.device)
+        images = self.pipeline(self.prompts, num_images_per_prompt=8)
+        folder = trainer.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        sheet = plots.grid(images, columns=8, labels=self.prompts)
+        plots.save_picture(folder / f"step-{trainer.step_count:08d}.png", sheet)
 
 
 # ---------------------------------------------------------------------------------- evaluate

@@ -189,10 +189,11 @@ def border_white(images: Tensor) -> float:
 
 def blurred(images: Tensor, sigma: float = 1.0) -> Tensor:
     """(N, 1, H, W) -> the same after a Gaussian blur of `sigma` pixels."""
-    x = torch.arange(-3 * math.ceil(sigma), 3 * math.ceil(sigma) + 1, dtype=images.dtype)
+    reach = 3 * math.ceil(sigma)
+    x = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-(x**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    padded = F.pad(images, [len(x) // 2] * 4, mode="replicate")
+    padded = F.pad(images, [reach] * 4, mode="replicate")
     return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
 
 
@@ -245,6 +246,6 @@ def nearest_distance(images: Tensor, candidates: Tensor) -> Tensor:
     Args:
         images, candidates: (N, 1, H, W) and (M, 1, H, W), in [-1, 1] or uint8.
     """
-    found = candidates[nearest(images, candidates)[:, 0]]
+    found = candidates[nearest(images, candidates)[:, 0].to(candidates.device)].to(images.device)
     first, second = (to_float(x) if x.dtype == torch.uint8 else x for x in (images, found))
     return (first - second).square().flatten(1).mean(1).sqrt()

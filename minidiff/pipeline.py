@@ -10,7 +10,6 @@ first prompt), the schedule, guidance and a sampler.
 from __future__ import annotations
 
 import math
-import operator
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from torch import Tensor
 from minidiff import samplers
 from minidiff.checkpoints import CheckpointError, ModelConfig, load_model, read_info
 from minidiff.denoisers import Guided, NetworkDenoiser
+from minidiff.schedules import whole_number
 from minidiff.unet import UNet
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def default_device() -> torch.device:
 class Frame:
     """One moment of the way from noise to picture. Tensors are (B, C, H, W) on the CPU."""
 
-    index: int  #: 0 … num_inference_steps − 1
+    index: int  #: 0 … N − 1 of the N steps
     t: int  #: timestep reached; 0 in the last frame
     images: Tensor  #: x_t in the units of a picture, still noisy, held within [-1, 1]
     predicted: Tensor  #: what the network took for the finished picture
@@ -116,6 +116,7 @@ class Pipeline:
         sampler: str = "dpmpp_2m_sde",
         seed: int = 0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        timesteps: Sequence[int] | None = None,
         progress: bool = False,
         **options: Any,
     ) -> Tensor:
@@ -132,8 +133,10 @@ class Pipeline:
                 of pictures: with the same seed only the words make the difference.
             generator: your own source of noise instead of `seed`, one or a list of one per picture.
                 It moves on as it is used, so a second call draws other pictures.
+            timesteps: a falling grid of your own, used instead of num_inference_steps. It may end
+                above 0: then the pictures still hold noise.
             progress: show a bar with the time left.
-            options: of the sampler, for instance eta of ddim; or timesteps, a grid of your own.
+            options: of the sampler, for instance eta of ddim.
 
         Returns:
             (prompts × images, C, H, W) float32 on the CPU in [-1, 1], white = +1; the pictures of
@@ -150,12 +153,13 @@ class Pipeline:
         """
         walk = self._walk(
             prompt, negative_prompt, num_images_per_prompt, num_inference_steps, guidance_scale,
-            sampler, seed, generator, options,
+            sampler, seed, generator, timesteps, options,
         )  # fmt: skip
-        with _bar(progress, num_inference_steps) as bar:
-            for steps in walk:
+        steps = num_inference_steps if timesteps is None else len(timesteps) - 1
+        with _bar(progress, steps) as bar:
+            for batches in walk:
                 bar.update()
-                states = [step.x for step in steps]
+                states = [step.x for step in batches]
         return self._pictures(states)
 
     def steps(
@@ -169,6 +173,7 @@ class Pipeline:
         sampler: str = "dpmpp_2m_sde",
         seed: int = 0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        timesteps: Sequence[int] | None = None,
         **options: Any,
     ) -> Iterator[Frame]:
         """The same as calling the pipeline, but yields a `Frame` after every step.
@@ -178,7 +183,7 @@ class Pipeline:
         """
         walk = self._walk(
             prompt, negative_prompt, num_images_per_prompt, num_inference_steps, guidance_scale,
-            sampler, seed, generator, options,
+            sampler, seed, generator, timesteps, options,
         )  # fmt: skip
         return (
             Frame(
@@ -230,6 +235,7 @@ class Pipeline:
         sampler: str,
         seed: int,
         generator: torch.Generator | Sequence[torch.Generator] | None,
+        timesteps: Sequence[int] | None,
         options: dict[str, Any],
     ) -> Iterator[tuple[samplers.Step, ...]]:
         """All batches of pictures, walking in step: yields one `Step` of each at a time.
@@ -237,17 +243,17 @@ class Pipeline:
         What can be wrong is found here, before the text encoder is loaded and anything is drawn.
         """
         prompts = _checked_prompts(prompt, negative_prompt)
-        images = _whole_number("num_images_per_prompt", images)
+        images = whole_number("num_images_per_prompt", images)
         if images < 1:
             raise ValueError(f"num_images_per_prompt must be at least 1, got {images}")
-        steps = _whole_number("num_inference_steps", steps)
-        seed, total = _whole_number("seed", seed), len(prompts) * images
+        steps = whole_number("num_inference_steps", steps)
+        seed, total = whole_number("seed", seed), len(prompts) * images
         self._check_memory(total)
-        generators = _checked_generators(generator, total)
+        generators = samplers.checked_generators(generator, total)
         if generators is None:
             seeds = [(seed, i) for _ in prompts for i in range(images)]
             generators = [samplers.seeded_generator(*key) for key in seeds]
-        options = {"timesteps": self.timesteps(steps), **options}
+        options["timesteps"] = self.timesteps(steps) if timesteps is None else timesteps
         # With no pictures to draw, the sampler and the guidance only check what they are asked for.
         nothing = self._guided({}, {}, guidance_scale)
         samplers.sample_steps(nothing, torch.empty(0, *self._shape), sampler, steps, **options)
@@ -330,31 +336,6 @@ def _checked_prompts(prompt: Any, negative_prompt: Any) -> list[str]:
         if not isinstance(text, str):
             raise TypeError(f'a prompt must be a text such as "gold", got {text!r}')
     return prompts
-
-
-def _whole_number(name: str, value: Any) -> int:
-    """As an int; numpy's integers are welcome too."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
-    return operator.index(value)
-
-
-def _checked_generators(generator: Any, pictures: int) -> Any:
-    """None, one generator, or a list of one per picture."""
-    if generator is None or isinstance(generator, torch.Generator):
-        return generator
-    several = list(generator) if isinstance(generator, Iterable) else [generator]
-    for one in several:
-        if not isinstance(one, torch.Generator):
-            raise TypeError(
-                "generator must be a torch.Generator or a list of them, "
-                f"got {one!r} (a number goes into seed)"
-            )
-    if len(several) != pictures:
-        raise ValueError(
-            f"{len(several)} generators for {pictures} pictures: give one, or one per picture"
-        )
-    return several
 
 
 def _pick(condition: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ import inspect
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from minidiff.denoisers import Denoiser, Prediction
-from minidiff.schedules import Schedule
+from minidiff.schedules import Schedule, whole_number
 
 __all__ = [
     "SAMPLERS",
@@ -220,7 +220,7 @@ def sample_steps(
         grid = denoiser.schedule.timesteps(num_inference_steps)
     else:
         grid = _checked_grid(timesteps, denoiser.schedule.num_train_timesteps)
-    _check_generators(generator, len(x_T))
+    generator = checked_generators(generator, len(x_T))
 
     def noise() -> Tensor:
         return standard_normal(x_T.shape, generator, x_T.device, x_T.dtype)
@@ -275,7 +275,7 @@ def standard_normal(
     Raises:
         ValueError: if a list of generators does not hold one per picture.
     """
-    _check_generators(generator, shape[0])
+    generator = checked_generators(generator, shape[0])
     if generator is None:
         return torch.randn(tuple(shape), device=device, dtype=dtype)
     if isinstance(generator, torch.Generator):
@@ -292,12 +292,27 @@ def seeded_generator(*key: int, device: torch.device | str = "cpu") -> torch.Gen
     return torch.Generator(device).manual_seed(random.Random(repr(key)).getrandbits(63))
 
 
-def _check_generators(generator: Generators, batch: int) -> None:
-    if generator is None or isinstance(generator, torch.Generator) or len(generator) == batch:
-        return
-    raise ValueError(
-        f"{len(generator)} generators for a batch of {batch}: give one, or one per picture"
-    )
+def checked_generators(generator: Any, pictures: int) -> Generators:
+    """None, one generator, or a list of one per picture.
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: if a list does not hold one per picture.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        return generator
+    several = list(generator) if isinstance(generator, Iterable) else [generator]
+    for one in several:
+        if not isinstance(one, torch.Generator):
+            raise TypeError(
+                "generator must be a torch.Generator or a list of them, "
+                f"got {one!r} (a number goes into seed, or into seeded_generator)"
+            )
+    if len(several) != pictures:
+        raise ValueError(
+            f"{len(several)} generators for {pictures} pictures: give one, or one per picture"
+        )
+    return several
 
 
 def _rule(sampler: str | StepRule, options: dict[str, float]) -> StepRule:
@@ -320,12 +335,14 @@ def _rule(sampler: str | StepRule, options: dict[str, float]) -> StepRule:
 
 
 def _checked_grid(timesteps: Sequence[int], last: int) -> list[int]:
-    grid = list(timesteps)
-    whole = all(isinstance(t, int) and not isinstance(t, bool) for t in grid)
-    inside = whole and all(0 <= t <= last for t in grid)
+    try:
+        grid = [whole_number("timesteps", t) for t in timesteps]
+    except (TypeError, ValueError):
+        grid = []
+    inside = all(0 <= t <= last for t in grid)
     if len(grid) < 2 or not inside or any(t <= s for t, s in itertools.pairwise(grid)):
         raise ValueError(
             f"timesteps must be two or more whole numbers from {last} to 0, each smaller than the "
-            f"one before, got {grid!r}"
+            f"one before, got {timesteps!r}"
         )
     return grid

@@ -5,19 +5,35 @@ Everything in this package rests on one line::
     x_t = alpha_t * x_0 + sigma_t * eps,        eps ~ N(0, I)
 
 where t = 0 is the data (alpha = 1, sigma = 0) and t = T is the noise. A `Schedule` is the table of
-alpha and sigma for t = 0 … T, so it has T + 1 entries and no sampler needs a special case for its
-last step.
+alpha and sigma for t = 0 … T, so it has T + 1 entries, and a sampler's last step is looked up like
+any other.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 __all__ = ["SCHEDULES", "Schedule", "make_schedule", "rescale_zero_terminal_snr"]
+
+
+def whole_number(name: str, value: Any) -> int:
+    """As an int; numpy's and torch's integers are welcome too, True and 3.0 are not.
+
+    Raises:
+        ValueError: naming what it was for.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
 
 
 class Schedule:
@@ -153,11 +169,14 @@ class Schedule:
         Raises:
             ValueError: if num_inference_steps is not in 1 … T, or shift not above 0.
         """
-        steps, last = num_inference_steps, self.num_train_timesteps
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= last:
+        steps, last = (
+            whole_number("num_inference_steps", num_inference_steps),
+            self.num_train_timesteps,
+        )
+        if not 1 <= steps <= last:
             raise ValueError(
-                f"num_inference_steps must be a whole number from 1 to {last} (the steps of the "
-                f"schedule), got {steps!r}"
+                f"num_inference_steps must be from 1 to {last} (the steps of the schedule), "
+                f"got {steps}"
             )
         if not 0 < shift < math.inf:
             raise ValueError(f"shift must be a number above 0 (1 = evenly spaced), got {shift!r}")

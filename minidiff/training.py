@@ -5,7 +5,8 @@ several devices, half precision, an average of the weights, checkpoints that sur
 log, and the loss on pictures that were held out.
 
 All randomness comes from (seed, step, place in the batch). A run that was interrupted therefore
-goes on bit for bit (on one CPU), and several processes together see the batch one would see.
+goes on bit for bit (on one CPU, unless a time limit makes the learning rate follow the clock), and
+several processes together see the batch one would see.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import signal
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
     from minidiff.text import EncodedTexts
 
 __all__ = ["PictureDataset", "Trainer", "TrainingConfig", "TrainingStopped", "loss_by_timestep"]
+
+
+RECIPES = Path(__file__).parent / "recipes"
 
 
 class TrainingStopped(RuntimeError):
@@ -153,11 +158,36 @@ class TrainingConfig:
         NetworkDenoiser(torch.zeros_like, schedule, self.prediction_type)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
-        """From plain values (a TOML recipe, a checkpoint).
+    def recipe(cls, name_or_path: str | Path, **overrides: Any) -> TrainingConfig:
+        """A recipe that ships ("glyph64", "glyph64-gpu") or a .toml file, with other settings.
+
+        In the file `text_encoder = false` means a network without text.
 
         Raises:
-            ValueError: for a name that is no setting, or an impossible value.
+            ValueError: if there is no such recipe, or if it holds an unknown or impossible setting.
+        """
+        path = Path(name_or_path)
+        if path.suffix != ".toml":
+            path = RECIPES / f"{name_or_path}.toml"
+        if not path.is_file():
+            known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+            raise ValueError(
+                f"no recipe {str(name_or_path)!r}: give one of {known}, or a .toml file"
+            )
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a TOML file: {error}") from error
+        if values.get("text_encoder") is False:  # TOML has no None
+            values["text_encoder"] = None
+            values["unet"] = {**values.get("unet", {}), "text_dim": None}
+        return cls.from_dict({**values, **overrides})
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
+        """From plain values (a TOML recipe, a checkpoint); a misspelt name is an error.
+
+        What is not given, also of the network, is as in `TrainingConfig()`.
         """
         unet = values.get("unet", {})
         if not isinstance(unet, dict):
@@ -167,7 +197,7 @@ class TrainingConfig:
             unknown = [name for name in given if name not in known]
             if unknown:
                 raise ValueError(f"unknown setting {unknown[0]!r}: known are {', '.join(known)}")
-        return cls(**{**values, "unet": UNetConfig(**unet)} if "unet" in values else values)
+        return cls(**{**values, "unet": dataclasses.replace(cls().unet, **unet)})
 
     def learning_rate_at(self, step: int, seconds: float = 0.0) -> float:
         """Warm-up, a plateau, then straight down to 0 (Hägele et al. 2024).
@@ -263,8 +293,8 @@ class Trainer:
         held_out: a data set whose loss is watched, or None.
         callback: called as callback(trainer) every `sample_every` steps, on the first process.
         resume: go on from the newest checkpoint in `folder`.
-        start: folder of an earlier model whose (averaged) weights a new run begins with. What that
-            model has been through is kept in the record, as its "stages".
+        start: an earlier model whose (averaged) weights a new run begins with: what `minidiff.load`
+            takes. What that model has been through is kept in the record, as its "stages".
 
     Raises:
         FileExistsError: if the folder holds a run and `resume` is False.
@@ -290,9 +320,11 @@ class Trainer:
         held_out: PictureDataset | None = None,
         callback: Callable[[Trainer], None] | None = None,
         resume: bool = False,
-        start: Path | None = None,
+        start: str | Path | None = None,
     ) -> None:
         from accelerate import Accelerator
+
+        from minidiff.pipeline import find_model
 
         if resume and start is not None:
             raise ValueError(
@@ -303,6 +335,7 @@ class Trainer:
             if pictures is not None:
                 self._check_data(pictures)
         if start is not None:
+            start = find_model(start)
             checkpoints.read_info(start)  # found out later, an empty run folder would stay
         self._check_folder(resume)
         self.accelerator = Accelerator(mixed_precision=_precision())
@@ -667,6 +700,8 @@ class Trainer:
                 f"{error}; or delete {newest} and go on from {older[-1]}"
             ) from error
         if self._is_main:
+            if not self.finished:  # it is that of a shorter run
+                checkpoints.remove_folder(self.folder / "model")
             self._trim_log()
 
     def _load_from(self, newest: Path) -> None:
@@ -779,8 +814,11 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def _check_recipe(self, before: dict[str, Any]) -> None:
-        """A resumed run may be longer and log differently; what it learns must be the same."""
-        free = {"steps", "time_limit", "decay", "compile"} | {
+        """A resumed run may be longer and log differently; what it learns must be the same.
+
+        The text encoder may lie in another folder: its fingerprint decides.
+        """
+        free = {"steps", "time_limit", "decay", "compile", "text_encoder"} | {
             f"{x}_every" for x in ("log", "evaluate", "sample", "save")
         }
         now = json.loads(json.dumps(dataclasses.asdict(self.config)))

@@ -28,7 +28,8 @@ class UNetConfig:
         in_channels: channels of the picture; 1 for grey.
         channels: width of each level, from the full size down; the size halves between levels.
         blocks: residual blocks a level on the way down (one more on the way up).
-        attention: for each level, whether its blocks are followed by attention.
+        attention: for each level, whether its blocks are followed by attention. The middle always
+            has it.
         head_dim: width of an attention head.
         stem: fold stem × stem pixels into channels before the first convolution (1 = no folding).
             The network then works on a picture stem times smaller: much cheaper, a little coarser.
@@ -217,13 +218,6 @@ def _text_width(config: UNetConfig) -> int:
 
 class UNet(nn.Module):
     """Text- and time-conditional U-Net; see `UNetConfig` for its shape.
-
-    forward(x, t, tokens=None, mask=None):
-        x: (B, C, H, W), H and W multiples of `config.multiple`.
-        t: (B,) timesteps in 1 … T.
-        tokens: (B, n, d) text, or None for "no text".
-        mask: (B, n) True where a token is real, or None if all are.
-        returns (B, C, H, W).
 
     One learned "no text" token stands in front of every prompt. It is never masked, so attention
     always has something to look at, and it is all that an empty prompt has.

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 import minidiff
-from minidiff import cli, plots
+from minidiff import cli, evaluation, plots
 from minidiff.checkpoints import ModelConfig, load_model, save_model
 from minidiff.pipeline import Pipeline
 from minidiff.samplers import SAMPLERS
@@ -698,12 +698,14 @@ def test_train_interrupted_can_go_on(
     assert result.status == 130
     assert "minidiff: interrupted at step 1; saved. Go on with --resume" in result.err
     assert "Traceback" not in result.err
-    assert run(*arguments, "--resume").status == 0
+    # The recipe need not be told again: it is in the checkpoint.
+    assert run("train", "--data", data, "--output", "run", "--resume").status == 0
     assert [entry["step"] for entry in log_of(here / "run")][-1] == 3
 
 
 def test_overrides_win_over_the_recipe(recipe: Path) -> None:
-    config = cli._recipe(str(recipe), steps=7, batch_size=2, learning_rate=None, seed=5)
+    overrides = {"steps": 7, "batch_size": 2, "learning_rate": None, "seed": 5}
+    config = cli._config(str(recipe), None, overrides)
     assert (config.steps, config.batch_size, config.seed) == (7, 2, 5)
     assert config.learning_rate == minidiff.TrainingConfig().learning_rate
     assert config.text_encoder is None and config.unet.text_dim is None
@@ -711,7 +713,7 @@ def test_overrides_win_over_the_recipe(recipe: Path) -> None:
 
 def test_shipped_recipes_are_valid() -> None:
     for path in (Path(cli.__file__).parent / "recipes").glob("*.toml"):
-        config = cli._recipe(path.stem)
+        config = minidiff.TrainingConfig.recipe(path.stem)
         parameters = sum(p.numel() for p in UNet(config.unet).parameters())
         assert parameters <= 4.9e6 and config.text_encoder == "minilm"
 
@@ -780,8 +782,6 @@ def test_evaluate_pictures_that_cannot_be_read(run: Run, plain: Path) -> None:
 
 def test_evaluate_in_both_forms(run: Run, texted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command hands on what it was asked for; the measures have tests of their own."""
-    from minidiff import evaluation
-
     asked = []
 
     def evaluate(pipeline: Any, form: Any, seed: int, progress: bool) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from minidiff.pipeline import Pipeline, find_model, load, pretrained
 from minidiff.recogniser import load_recogniser
 from minidiff.unet import UNet, UNetConfig
 
-SMALL = Form(definitions=256, per_prompt=4, without_text=256, with_guidance=True)
+# The quick form's number of definitions, with all that the full one has beside.
+SMALL = Form(FORMS["quick"].definitions, per_prompt=4, without_text=192, with_guidance=True)
 
 
 def random_pipeline(image_size: int = 64) -> Pipeline:
@@ -71,7 +72,7 @@ def oracle() -> Callable[[Sequence[str]], Tensor]:
         )
         for word, (radical, parts) in WANTED.items()
     }
-    rest = iter(range(len(test)))
+    rest = iter(range(0, len(test), 5))  # the first in order of code points are all rare
 
     def draw(prompts: Sequence[str]) -> Tensor:
         images = []
@@ -100,7 +101,7 @@ def test_real_glyphs_reach_the_floor(of_real: dict[str, Any]) -> None:
     assert distances["guidance 1"]["edge_width"] == pytest.approx(floor["edge_width"], rel=0.01)
     assert distances["without text"]["frechet"] < 1.3 * floor["frechet"]
     assert abs(floor["kernel"]) < 0.2 * distances["the same, blurred by 1 pixel"]["kernel"]
-    assert {row["samples"] for row in distances.values()} == {256}
+    assert {row["samples"] for row in distances.values()} == {192}
 
 
 def test_yardsticks_are_farther_than_the_floor(of_real: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ def test_map_has_a_place_for_every_glyph() -> None:
     assert len(points.unique(dim=0)) > 0.99 * len(points)
     # 16 bits are used to the full on the longer side
     stored = load_file(atlas.FOLDER / "umap.safetensors")["points"]
-    assert stored.min() == 0 and stored.max() == atlas.STEPS
+    assert stored.min() == 0 and stored.max() == atlas.LEVELS
 
 
 def test_map_keeps_layouts_together() -> None:

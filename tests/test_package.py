@@ -302,7 +302,7 @@ def test_wheel_works_away_from_the_repository(wheel: Path, tmp_path: Path) -> No
         "assert importlib.metadata.version('minidiff') == minidiff.__version__\n"
         "assert len(glyphs.load_glyphs()) == 20509\n"
         "assert glyphs.render('金').float().std() > 50\n"
-        "assert cli._recipe('glyph64').image_size == 64\n"
+        "assert cli._config('glyph64', None, {}).image_size == 64\n"
         "assert 'glyph64' in [card.name for card in minidiff.pretrained()]\n"
         "sys.argv = ['minidiff', 'sample', 'gold', '--num-images', '1',\n"
         "            '--num-inference-steps', '2']\n"

@@ -194,7 +194,7 @@ def test_options_reach_the_sampler(tiny: Pipeline) -> None:
 def test_timesteps_of_ones_own(tiny: Pipeline) -> None:
     grid = tiny.schedule.timesteps(4, shift=3.0)
     assert tiny.schedule.name == "straight" and grid == [1000, 900, 750, 500, 0]
-    own = tiny("gold", num_images_per_prompt=2, timesteps=grid)
+    own = tiny("gold", num_images_per_prompt=2, timesteps=list(np.array(grid)))
     assert torch.equal(own, tiny("gold", num_images_per_prompt=2, num_inference_steps=4))
     assert [frame.t for frame in tiny.steps("gold", timesteps=[1000, 10, 0])] == [10, 0]
     with pytest.raises(ValueError, match=r"timesteps.*\[500, 600\]"):
@@ -218,6 +218,8 @@ def test_progress_is_shown_only_when_asked_for(
     tiny("gold", num_inference_steps=3, progress=True)
     out, err = capfd.readouterr()
     assert out == "" and "Drawing" in err and "/3 " in err
+    tiny("gold", timesteps=[1000, 500, 200, 100, 0], progress=True)
+    assert "/4 " in capfd.readouterr().err
 
 
 # ------------------------------------------------------------------------------- guidance

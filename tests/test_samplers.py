@@ -495,9 +495,9 @@ def test_impossible_grids(grid: list[Any]) -> None:
 
 def test_wrong_number_of_generators() -> None:
     generators = [seeded(), seeded()]
-    with pytest.raises(ValueError, match="2 generators for a batch of 3"):
+    with pytest.raises(ValueError, match="2 generators for 3 pictures"):
         sample_steps(doubling(LINEAR), noise(3, 2), generator=generators)
-    with pytest.raises(ValueError, match="2 generators for a batch of 3"):
+    with pytest.raises(ValueError, match="2 generators for 3 pictures"):
         standard_normal((3, 2), generators)
 
 

@@ -38,6 +38,7 @@ from torch import Tensor
 import minidiff
 from minidiff import checkpoints, text, training
 from minidiff.checkpoints import CheckpointError, load_model
+from minidiff.pipeline import find_model
 from minidiff.training import Trainer, TrainingConfig, TrainingStopped, sample_timesteps
 from minidiff.unet import UNetConfig
 
@@ -553,6 +554,14 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
     assert load_model(tmp_path / "longer" / "model")[2]["steps"] == 12
 
 
+def test_the_model_of_a_shorter_run_does_not_pass_for_that_of_a_longer(tmp_path: Path) -> None:
+    train(change(TEXT, steps=6), tmp_path / "run")
+    longer = Trainer(change(TEXT, steps=12), Pictures(), str(tmp_path / "run"), resume=True)
+    longer.step()
+    longer.save()
+    assert load_model(find_model(tmp_path / "run"))[2]["steps"] == 7
+
+
 def test_a_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
     train(SHORT, tmp_path / "run")
     before = log(tmp_path / "run")
@@ -650,7 +659,7 @@ def test_a_warm_start_takes_the_weights_and_keeps_the_stages(tmp_path: Path) -> 
     train(change(TEXT, steps=6), first)
     assert load_model(first / "model")[2]["stages"] == []
     config = change(TEXT, seed=1, learning_rate=5e-4, steps=5)
-    trainer = Trainer(config, Pictures(), second, start=first / "model")
+    trainer = Trainer(config, Pictures(), second, start=str(first))  # a run stands for its model
     weights = load_model(first / "model")[0].state_dict()
     for network in (trainer.network, trainer.averaged):
         for name, value in network.state_dict().items():
@@ -737,7 +746,7 @@ def test_pictures_drawn_a_little_differently_keep_the_scale_of_the_weights(tmp_p
     assert Trainer(SHORT, pictures, tmp_path / "alone").model_config.data_mean != first.data_mean
     longer = change(SHORT, steps=6)
     resumed = Trainer(longer, pictures, tmp_path / "run", resume=True)
-    started = Trainer(SHORT, pictures, tmp_path / "new", start=tmp_path / "run" / "model")
+    started = Trainer(SHORT, pictures, tmp_path / "new", start=tmp_path / "run")
     assert resumed.model_config == started.model_config == first
 
 
@@ -907,6 +916,10 @@ def test_a_recipe_from_plain_values() -> None:
     values = json.loads(json.dumps(dataclasses.asdict(TEXT)))
     assert TrainingConfig.from_dict(values) == TEXT
     assert TrainingConfig.from_dict({}) == TrainingConfig()
+    usual = TrainingConfig().unet  # what a recipe leaves out of the network is as usual, too
+    assert TrainingConfig.from_dict({"unet": {"stem": 8}}).unet == dataclasses.replace(
+        usual, stem=8
+    )
     for path in sorted((Path(minidiff.__file__).parent / "recipes").glob("*.toml")):
         TrainingConfig.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
 

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from minidiff.figures.atlas import FOLDER, STEPS, digest_of, principal
+from minidiff.figures.atlas import FOLDER, LEVELS, digest_of, principal
 from minidiff.glyphs import FONT, glyph_images, load_glyphs, to_float
 
 PAGE = Path(__file__).resolve().parents[1] / "book" / "_static" / "atlas"
@@ -51,7 +51,7 @@ def build_map() -> None:
     components = ((x - mean) @ directions[:COMPONENTS].T).numpy()
     points = umap.UMAP(**UMAP_SETTINGS).fit_transform(components)
     low = points.min(0)
-    step = float((points - low).max()) / STEPS
+    step = float((points - low).max()) / LEVELS
     FOLDER.mkdir(exist_ok=True)
     stored = ((points - low) / step).round().astype(np.uint16)
     path = FOLDER / "umap.safetensors"

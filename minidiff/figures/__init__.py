@@ -1,7 +1,7 @@
 """The book's figures: what a chapter would otherwise need a page of plotting code for.
 
-One module a subject; every function takes plain tensors, returns a matplotlib figure and draws
-nothing but what it is given. Chapters do the computing, these do the drawing.
+One module a subject. Functions take plain tensors, return a matplotlib figure and draw nothing but
+what they are given; a few beside them compute what only a figure needs.
 """
 
 from __future__ import annotations

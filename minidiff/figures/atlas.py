@@ -20,7 +20,7 @@ from torch import Tensor
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "atlas"
-STEPS = 65_535  # coordinates are stored in 16 bits
+LEVELS = 65_535  # coordinates are stored in 16 bits
 COLOURS = {"left-right": BLUE, "top-bottom": ORANGE, "surround": GREEN, "other": GREY}
 NAMES = {"left-right": "side by side", "top-bottom": "stacked", "surround": "surround"}
 
@@ -53,7 +53,7 @@ def digest_of(chars: Iterable[str]) -> str:
 def load_map(folder: Path = FOLDER) -> Tensor:
     """Where each glyph lies on the UMAP that comes with the package: float32 (20509, 2).
 
-    In the order of :func:`minidiff.glyphs.load_glyphs`, which is that of ``GlyphDataset("all")``.
+    In the order of `minidiff.glyphs.load_glyphs`, which is that of `GlyphDataset(split="all")`.
 
     Raises:
         ValueError: if the map is not one of these glyphs.
