@@ -27,7 +27,14 @@ from torch import Tensor
 from minidiff.schedules import Schedule, make_schedule
 from minidiff.unet import UNet, UNetConfig
 
-__all__ = ["CheckpointError", "ModelConfig", "load_model", "save_model"]
+__all__ = [
+    "CheckpointError",
+    "ModelConfig",
+    "load_model",
+    "read_info",
+    "read_tensors",
+    "save_model",
+]
 
 FORMAT, VERSION = "minidiff", 1
 Tensors = dict[str, Tensor]

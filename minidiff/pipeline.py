@@ -30,7 +30,7 @@ from minidiff.unet import UNet
 if TYPE_CHECKING:
     from minidiff.text import TextEncoder
 
-__all__ = ["Frame", "ModelCard", "Pipeline", "default_device", "load", "pretrained"]
+__all__ = ["Frame", "ModelCard", "Pipeline", "default_device", "find_model", "load", "pretrained"]
 
 MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = "glyph64"

@@ -43,7 +43,14 @@ from minidiff.unet import UNet, UNetConfig
 if TYPE_CHECKING:
     from minidiff.text import EncodedTexts
 
-__all__ = ["PictureDataset", "Trainer", "TrainingConfig", "TrainingStopped", "loss_by_timestep"]
+__all__ = [
+    "PictureDataset",
+    "Trainer",
+    "TrainingConfig",
+    "TrainingStopped",
+    "latest_checkpoint",
+    "loss_by_timestep",
+]
 
 
 RECIPES = Path(__file__).parent / "recipes"

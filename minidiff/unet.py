@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["UNet", "UNetConfig", "timestep_embedding"]
+__all__ = ["Attention", "UNet", "UNetConfig", "timestep_embedding"]
 
 
 @dataclass(frozen=True)

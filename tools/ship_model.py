@@ -1,10 +1,11 @@
 """Put a trained model into the package, with its figures and its model card.
 
     minidiff evaluate --full --json --model runs/glyph64 > figures.json
-    python tools/ship_model.py --model runs/glyph64 --figures figures.json --name glyph64
+    python tools/ship_model.py --model runs/glyph64 --figures figures.json \\
+        --training training.md --failures failures.md
 
-The figures go into the model's record (`minidiff.pretrained()` prints the most telling ones) and,
-with those of benchmarks/results/evaluations.json, into README.md beside the weights: the card.
+The figures go into the model's record (`minidiff.pretrained()` prints the most telling ones) and
+into README.md beside the weights: the card.
 """
 
 from __future__ import annotations
