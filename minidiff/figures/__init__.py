@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["BLUE", "DARK", "GREEN", "GREY", "LIGHT", "ORANGE", "bare", "new"]
+__all__ = [
+    "BLUE",
+    "DARK",
+    "GREEN",
+    "GREY",
+    "LIGHT",
+    "ORANGE",
+    "arrow",
+    "bare",
+    "legend_below",
+    "new",
+]
 
 BLUE = "#2b6cb0"  #: data, and what is true
 ORANGE = "#d9730d"  #: what is drawn, learnt or estimated
@@ -63,3 +74,19 @@ def bare(axis: Any, title: str = "") -> Any:
     if title:
         axis.set_title(title)
     return axis
+
+
+def legend_below(figure: Any, axis: Any, **settings: Any) -> None:
+    """One legend for all panels, below them: that of `axis`, in a row."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        **{"loc": "outside lower center", "ncols": len(labels), "frameon": False, **settings},
+    )
+
+
+def arrow(axis: Any, start: tuple[float, float], end: tuple[float, float], **style: Any) -> None:
+    """An arrow that begins and ends exactly there; `style` as in matplotlib's arrowprops."""
+    line = {"arrowstyle": "-|>", "color": DARK, "lw": 1.4, "shrinkA": 0, "shrinkB": 0, **style}
+    axis.annotate("", xy=end, xytext=start, arrowprops=line)

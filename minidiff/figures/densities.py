@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
+from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, legend_below, new
 
 __all__ = [
     "bands",
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 PALE = "#a9c6e6"  # bars and areas of the data, pale enough for a line in front
+SAND = "#f2c79a"  # the same of what is drawn
 
 
 # ------------------------------------------------------------------- one number at a time
@@ -67,7 +68,7 @@ def learnt(x: Tensor, truth: Tensor, samples: Tensor, fitted: Tensor) -> Any:
         samples: (N,) draws.
     """
     figure, axis = new(size=(6.4, 3.4))
-    bars = {"bins": 40, "density": True, "color": "#f2c79a"}
+    bars = {"bins": 40, "density": True, "color": SAND}
     axis.hist(samples.numpy(), label=f"{len(samples)} draws", **bars)
     axis.plot(x, truth, color=DARK, label="the density")
     axis.plot(x, fitted, color=BLUE, ls=":", lw=3, label="estimated from\nthe draws")
@@ -100,8 +101,7 @@ def likelihoods(
         left.plot(examples, heights, "o", color=colour, ms=4)
     left.plot(examples, [0] * len(examples), "^", color=BLUE, ms=8, clip_on=False, label="examples")
     left.set(xlabel="$x$", ylabel="density", ylim=(0, None), xlim=(float(x[0]), float(x[-1])))
-    handles, names = left.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=10, frameon=False)
+    legend_below(figure, left, ncols=4)
     right.plot(mu, curve, color=ORANGE)
     right.axvline(best, color=BLUE, ls=":")
     right.set(xlabel=r"$\mu$", ylabel="log-likelihood")
@@ -355,7 +355,7 @@ def bands(points: Tensor, chosen: Mapping[str, Tensor], x: Tensor, conditional: 
         above.scatter(*points[~mask].T, s=2, c=LIGHT, linewidths=0)
         above.scatter(*points[mask].T, s=5, c=ORANGE, linewidths=0)
         above.set_title(title)
-        below.hist(points[mask][:, 0].numpy(), color="#f2c79a", **settings)
+        below.hist(points[mask][:, 0].numpy(), color=SAND, **settings)
         below.plot(x, conditional, color=BLUE)
         below.set(xlabel="$x$", yticks=[])
         above.set_xlim(float(x[0]), float(x[-1]))
@@ -382,8 +382,7 @@ def guesses(
         axis.set_title(title)
         axis.set_xlabel("noisy $x_t$")
     axes[0, 0].set_ylabel(r"guess $\hat x_0$")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    legend_below(figure, axes[0, 0])
     return figure
 
 
@@ -401,7 +400,7 @@ def drawn(x: Tensor, rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) ->
     for row, (line, (name, panels)) in enumerate(zip(axes, rows.items())):
         line[0].set_ylabel(name)
         for axis, (title, (density, samples)) in zip(line, panels.items(), strict=True):
-            axis.hist(samples.numpy(), color="#f2c79a", **settings)
+            axis.hist(samples.numpy(), color=SAND, **settings)
             axis.plot(x, density, color=BLUE)
             axis.set(yticks=[])
             if row == 0:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
+from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, new
 
 __all__ = [
     "best_guess",
@@ -61,11 +61,6 @@ def _box(axis: Any, x: float, y: float, width: float, height: float, text: str) 
     axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=11)
 
 
-def _arrow(axis: Any, start: tuple[float, float], end: tuple[float, float], **style: Any) -> None:
-    line = {"arrowstyle": "-|>", "color": DARK, "lw": 1.4, "shrinkA": 0, "shrinkB": 0, **style}
-    axis.annotate("", xy=end, xytext=start, arrowprops=line)
-
-
 def training_loop(x0: Tensor, eps: Tensor, x_t: Tensor, predicted: Tensor, t: int) -> Any:
     """One turn of training as a diagram: take, add noise, predict, compare, update.
 
@@ -83,16 +78,16 @@ def training_loop(x0: Tensor, eps: Tensor, x_t: Tensor, predicted: Tensor, t: in
     _box(axis, 35, upper, 13, side, "network\nweights $\\theta$")
     _box(axis, 39, lower, 26, side, "squared error\nmean of $(\\hat{\\varepsilon}-\\varepsilon)^2$")
     middle, low = upper + side / 2, lower + side / 2
-    _arrow(axis, (12, middle), (18, middle))
-    _arrow(axis, (12, lower + side), (18, upper))
-    _arrow(axis, (29, middle), (35, middle))
-    _arrow(axis, (48, middle), (54, middle))
-    _arrow(axis, (59.5, upper), (59.5, lower + side), color=BLUE)
-    _arrow(axis, (12, low), (39, low), color=BLUE)
-    _arrow(axis, (44, lower + side), (44, upper), color=ORANGE, lw=2.2)
+    arrow(axis, (12, middle), (18, middle))
+    arrow(axis, (12, lower + side), (18, upper))
+    arrow(axis, (29, middle), (35, middle))
+    arrow(axis, (48, middle), (54, middle))
+    arrow(axis, (59.5, upper), (59.5, lower + side), color=BLUE)
+    arrow(axis, (12, low), (39, low), color=BLUE)
+    arrow(axis, (44, lower + side), (44, upper), color=ORANGE, lw=2.2)
     axis.text(32, 17, f"t = {t}", ha="center", va="center", fontsize=11)
-    _arrow(axis, (33, 18.4), (36.5, upper))
-    _arrow(axis, (29.5, 18), (26, upper))
+    arrow(axis, (33, 18.4), (36.5, upper))
+    arrow(axis, (29.5, 18), (26, upper))
     above = upper + side + 1.2
     for centre, text in (
         (6.5, "1 take\n$x_0$"), (23.5, "2 add noise\n$x_t$"), (41.5, "3 predict\n"),
@@ -133,11 +128,11 @@ def unet(sizes: Mapping[str, Size], image: Tensor, output: Tensor, embedding: in
             centre = (x + width[i] / 2, y + heights[i] / 2)
             axis.text(*centre, label, ha="center", va="center", fontsize=10)
         start, end = (left[i] + width[i], y + heights[i] * 0.5), (right, y + heights[i] * 0.5)
-        _arrow(axis, start, end, color=BLUE, linestyle="--")
+        arrow(axis, start, end, color=BLUE, linestyle="--")
         if i + 1 < levels:
             below = y - step + heights[i + 1]
-            _arrow(axis, (left[i + 1] + 5, y), (left[i + 1] + 5, below))
-            _arrow(axis, (65 - left[i + 1], below), (65 - left[i + 1], y))
+            arrow(axis, (left[i + 1] + 5, y), (left[i + 1] + 5, below))
+            arrow(axis, (65 - left[i + 1], below), (65 - left[i + 1], y))
     _middle(axis, sizes["middle2"], left[levels - 1] + width[levels - 1] - 4, 10)
     axis.text(35, top + heights[0] / 2 + 0.6, "skip connections", color=BLUE, ha="center")
     _ends(axis, sizes, image, output, top, left[0])
@@ -159,8 +154,8 @@ def _middle(axis: Any, size: Size, x: float, y: float) -> None:
     axis.add_patch(_rectangle(35 - half, floor, 2 * half, height, facecolor="#eaf1f8"))
     label = f"middle: {size[1]} × {size[2]}\n{size[0]} channels"
     axis.text(35, floor + height / 2, label, ha="center", va="center", fontsize=10)
-    _arrow(axis, (x, y), (x, y - gap))
-    _arrow(axis, (70 - x, y - gap), (70 - x, y))
+    arrow(axis, (x, y), (x, y - gap))
+    arrow(axis, (70 - x, y - gap), (70 - x, y))
 
 
 def _ends(
@@ -170,8 +165,8 @@ def _ends(
     side = 9.5
     _picture(axis, image, 0.5, y, side, 2)
     _picture(axis, output, 69.5 - side, y, side, 2.5)
-    _arrow(axis, (0.5 + side, y + 4), (x, y + 4))
-    _arrow(axis, (70 - x, y + 4), (69.5 - side, y + 4))
+    arrow(axis, (0.5 + side, y + 4), (x, y + 4))
+    arrow(axis, (70 - x, y + 4), (69.5 - side, y + 4))
     height, breadth = image.shape[1:]
     fold = f"folded to\n{sizes['conv_in'][1]} × {sizes['conv_in'][2]}\n× {sizes['conv_out'][0]}"
     for centre, above in ((0.5 + side / 2, "in: $x_t$"), (69.5 - side / 2, "out")):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
+from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, legend_below, new
 from minidiff.schedules import Schedule
 
 __all__ = [
@@ -86,10 +86,8 @@ def overview(images: Tensor) -> Any:
 
 
 def _arrow(axis: Any, start: float, end: float, y: float, colour: str) -> None:
-    style = {"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0}
-    if end < start:
-        style["linestyle"] = (0, (3, 1.5))
-    axis.annotate("", (end, y), (start, y), arrowprops=style)
+    dashes = {"linestyle": (0, (3, 1.5))} if end < start else {}
+    arrow(axis, (start, y), (end, y), color=colour, lw=2, **dashes)
 
 
 def radii(lengths: Mapping[int, Tensor]) -> Any:
@@ -212,8 +210,7 @@ def schedules(several: Sequence[Schedule]) -> Any:
         axis.set(title=name, xlabel="$t$", xticks=(0, 500, 1000))
     axes[2].set_ylim(-12, 12)
     axes[2].axhline(0, color=GREY, lw=1)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    legend_below(figure, axes[0])
     return figure
 
 
@@ -271,8 +268,7 @@ def two_points(
     axes[2].set(title=r"best guess $\hat x_0$", yticks=(-1, 0, 1))
     for axis in axes:
         axis.set_xlabel("$x_t$")
-    handles, labels = axes[1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    legend_below(figure, axes[1])
     return figure
 
 
@@ -325,7 +321,6 @@ def curves(
         if log:
             axis.set_yscale("log")
     axes[0, 0].set_ylabel(ylabel)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    if len(labels) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    if any(len(lines) > 1 for lines in panels.values()):
+        legend_below(figure, axes[0, 0])
     return figure

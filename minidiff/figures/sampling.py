@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
+from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, legend_below, new
 
 __all__ = [
     "cloud",
@@ -120,8 +120,7 @@ def histograms(
             axis.hist(moments[k].numpy(), color=colour, label=name, **settings)
         axis.set_title(title)
         axis.set_yticks([])
-    handles, names = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    legend_below(figure, np.atleast_1d(axes)[0])
     return figure
 
 

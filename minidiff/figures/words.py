@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff.checkpoints import CheckpointError, read_info, read_tensors
-from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
+from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, legend_below, new
 from minidiff.glyphs import DATA, load_glyphs
 from minidiff.text import TextEncoder, TextTokens
 from minidiff.unet import Attention, UNet
@@ -189,7 +189,7 @@ def text_to_array(
     for i, token in enumerate(tokens):
         box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": DARK}
         head.text(i, 0.7, token, ha="center", va="center", fontsize=11, bbox=box)
-    _arrow(head, ((n - 1) / 2, 2.1), ((n - 1) / 2, 1.4), DARK)
+    arrow(head, ((n - 1) / 2, 2.1), ((n - 1) / 2, 1.4))
     labels = [
         f"a row of the table\nfor each token\n(first {shown} of {d})",
         f"after the\nlanguage model\n(first {shown} of {d})",
@@ -254,16 +254,7 @@ def maps(panels: dict[str, tuple[Tensor, Tensor]], names: dict[int, str]) -> Any
                 label=name,
                 alpha=0.8,
             )
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=3,
-        markerscale=2.5,
-        fontsize=10,
-        frameon=False,
-    )
+    legend_below(figure, axes[0, 0], ncols=3, markerscale=2.5)
     return figure
 
 
@@ -288,16 +279,16 @@ def cross_attention(network: UNet, image_size: int) -> Any:
             _box(axis, x, y, f"{side} × {side}\n{width} channels", ORANGE if attends else GREY)
         for above, below in itertools.pairwise(rows):
             ends = (above - 0.55, below + 0.55)
-            _arrow(axis, (x, ends[0]), (x, ends[1]), DARK, reverse=name == "up")
+            arrow(axis, (x, ends[name == "up"]), (x, ends[name != "up"]))
     _box(axis, 3.45, 0.35, f"{sides[-1]} × {sides[-1]}\nmiddle", ORANGE)
-    _arrow(axis, (1.9, rows[-1] - 0.55), (2.55, 0.5), DARK)
-    _arrow(axis, (4.35, 0.5), (5.0, rows[-1] - 0.55), DARK)
+    arrow(axis, (1.9, rows[-1] - 0.55), (2.55, 0.5))
+    arrow(axis, (4.35, 0.5), (5.0, rows[-1] - 0.55))
     for y in rows:
         axis.plot([2.8, 4.1], [y, y], color=GREY, ls=":", lw=1.5)
     axis.text(3.45, rows[0] - 0.5, "handed\nacross", ha="center", fontsize=9, color=DARK)
-    _arrow(axis, (1.9, 7.0), (1.9, 6.2), DARK)
+    arrow(axis, (1.9, 7.0), (1.9, 6.2))
     axis.text(1.9, 7.1, f"picture {image_size} × {image_size}", ha="center")
-    _arrow(axis, (5.0, 6.2), (5.0, 7.0), DARK)
+    arrow(axis, (5.0, 6.2), (5.0, 7.0))
     axis.text(5.0, 7.1, "prediction", ha="center")
     _text_column(axis, config, rows)
     return figure
@@ -308,9 +299,9 @@ def _text_column(axis: Any, config: Any, rows: list[float]) -> None:
     width = config.channels[-1]
     x, lowest = 8.55, -0.75
     axis.text(x, 0.0, "text", ha="center", va="center", fontsize=11)
-    _arrow(axis, (x, 0.25), (x, 0.75), DARK)
+    arrow(axis, (x, 0.25), (x, 0.75))
     _box(axis, x, 1.3, f"encoder (frozen)\nn × {config.text_dim}", GREY, wide=1.35)
-    _arrow(axis, (x, 1.85), (x, 2.35), DARK)
+    arrow(axis, (x, 1.85), (x, 2.35))
     _box(
         axis,
         x,
@@ -325,18 +316,18 @@ def _text_column(axis: Any, config: Any, rows: list[float]) -> None:
     axis.plot([6.6, 6.6], [3.1, max(attending)], color=ORANGE)
     axis.plot([6.6, 0.4, 0.4], [lowest, lowest, max(attending)], color=ORANGE)
     for y in attending:
-        _arrow(axis, (6.6, y), (5.9, y), ORANGE)
-        _arrow(axis, (0.4, y), (1.0, y), ORANGE)
-    _arrow(axis, (3.45, lowest), (3.45, -0.2), ORANGE)
+        arrow(axis, (6.6, y), (5.9, y), color=ORANGE)
+        arrow(axis, (0.4, y), (1.0, y), color=ORANGE)
+    arrow(axis, (3.45, lowest), (3.45, -0.2), color=ORANGE)
     axis.text(4.0, lowest + 0.1, "cross-attention", color=ORANGE, fontsize=11, va="bottom")
     if config.pooled_text:
-        _arrow(axis, (x, 3.9), (x, 5.2), GREEN)
+        arrow(axis, (x, 3.9), (x, 5.2), color=GREEN)
         axis.text(x + 0.1, 4.5, "mean", color=GREEN, fontsize=11)
     _box(axis, x, 5.75, f"timestep embedding\n{width} numbers", GREEN, wide=1.5)
     axis.text(x, 7.1, "timestep $t$", ha="center")
-    _arrow(axis, (x, 7.0), (x, 6.35), DARK)
+    arrow(axis, (x, 7.0), (x, 6.35))
     axis.plot([10.05, 10.15, 10.15, 3.45, 3.45], [5.75, 5.75, 8.1, 8.1, 6.6], color=GREEN)
-    _arrow(axis, (3.45, 6.9), (3.45, 6.4), GREEN)
+    arrow(axis, (3.45, 6.9), (3.45, 6.4), color=GREEN)
     axis.text(5.0, 8.2, "added in every block", color=GREEN, fontsize=11, va="bottom")
 
 
@@ -348,19 +339,6 @@ def _box(
     corner = (x - wide, y - high)
     axis.add_patch(Rectangle(corner, 2 * wide, 2 * high, facecolor="white", edgecolor=colour, lw=2))
     axis.text(x, y, text, ha="center", va="center", fontsize=10)
-
-
-def _arrow(
-    axis: Any,
-    start: tuple[float, float],
-    end: tuple[float, float],
-    colour: str,
-    reverse: bool = False,
-) -> None:
-    if reverse:
-        start, end = end, start
-    style = {"arrowstyle": "-|>", "color": colour, "lw": 1.5, "shrinkA": 0, "shrinkB": 0}
-    axis.annotate("", xy=end, xytext=start, arrowprops=style)
 
 
 def cross_attention_maps(picture: Tensor, weights: Tensor, tokens: Sequence[str]) -> Any:
