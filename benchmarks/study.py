@@ -8,7 +8,7 @@ falling to 0 over the second half. What they are judged by is the squared error 
 in the units of the starting point (the straight line's flow, eps - x_0), at the same eight ratios
 of signal to noise whatever the schedule and whatever the network predicts, so that all figures can
 be compared. `recipe` is run with two seeds: what differs by less than they do is no difference.
-Finished models stay in runs/study/<name>/model; the table is written to results/study.md, too.
+Finished models stay in runs/study/<name>/model.
 """
 
 from __future__ import annotations
@@ -181,7 +181,6 @@ def main() -> None:
             done = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": {}}
             runs = {**done["runs"], name: result}
             write("study", {"machine": machine(), "runs": runs})
-            (RESULTS / "study.md").write_text(as_table(runs), encoding="utf-8")
 
 
 if __name__ == "__main__":
