@@ -295,8 +295,8 @@ class ImageFolder(Dataset[dict[str, Any]]):
     This is the `imagefolder` convention of Hugging Face datasets. Pictures become grey; what is
     not square is fitted onto white paper. Attributes and items are those of `GlyphDataset`, with
     `file_names` in place of `glyphs`. A text may be empty. Like a definition it is cut at ";" and
-    ",": "red car, at night" is learnt as a whole and, as often, by its parts (unless the recipe says
-    `senses = 0`).
+    ",": "red car, at night" is learnt as a whole and, as often, by its parts, unless the recipe
+    has `senses = 0`.
 
     Args:
         folder: with the table and the pictures.
