@@ -323,8 +323,10 @@ def train(
     }
     config = _config(recipe, output if resume else None, overrides)
     from minidiff.glyphs import GlyphDataset, ImageFolder
+    from minidiff.pipeline import find_model
     from minidiff.training import Trainer
 
+    source = None if start is None else find_model(start)
     dataset: GlyphDataset | ImageFolder
     prompts: Sequence[str] = SAMPLE_PROMPTS
     if data is not None:
@@ -335,7 +337,7 @@ def train(
         held_out = GlyphDataset(config.image_size, "test")
     if config.text_encoder is None:
         prompts = [""]
-    trainer = Trainer(config, dataset, output, held_out, SampleGrids(prompts), resume, start)
+    trainer = Trainer(config, dataset, output, held_out, SampleGrids(prompts), resume, source)
     trainer.run()
     if trainer.accelerator.is_main_process:
         words = ["minidiff", "sample", prompts[0], "--model", str(output)]

@@ -300,8 +300,9 @@ class Trainer:
         held_out: a data set whose loss is watched, or None.
         callback: called as callback(trainer) every `sample_every` steps, on the first process.
         resume: go on from the newest checkpoint in `folder`.
-        start: an earlier model whose (averaged) weights a new run begins with: what `minidiff.load`
-            takes. What that model has been through is kept in the record, as its "stages".
+        start: folder of an earlier model whose (averaged) weights a new run begins with, see
+            `minidiff.pipeline.find_model`. What that model has been through is kept in the record,
+            as its "stages".
 
     Raises:
         FileExistsError: if the folder holds a run and `resume` is False.
@@ -331,8 +332,6 @@ class Trainer:
     ) -> None:
         from accelerate import Accelerator
 
-        from minidiff.pipeline import find_model
-
         if resume and start is not None:
             raise ValueError(
                 f"only a new run can start from {start}: a resumed one goes on with its own weights"
@@ -342,7 +341,6 @@ class Trainer:
             if pictures is not None:
                 self._check_data(pictures)
         if start is not None:
-            start = find_model(start)
             checkpoints.read_info(start)  # found out later, an empty run folder would stay
         self._check_folder(resume)
         self.accelerator = Accelerator(mixed_precision=_precision())
@@ -365,7 +363,7 @@ class Trainer:
         self.schedule = self.model_config.make_schedule()
         self.stages: list[dict[str, Any]] = []  # of the training before this run, oldest first
         if start is not None:
-            self._start_from(start)
+            self._start_from(Path(start))
 
         self.averaged = copy.deepcopy(self.network).requires_grad_(False)
         optimizer = torch.optim.AdamW(

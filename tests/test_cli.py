@@ -460,6 +460,7 @@ def test_interrupted_by_a_signal(here: Path, plain: Path) -> None:
     code = (
         "import os, signal, sys, time\n"
         "from minidiff import cli, pipeline\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
         "def draw(*_, **__):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    time.sleep(30)\n"

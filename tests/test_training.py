@@ -659,7 +659,7 @@ def test_a_warm_start_takes_the_weights_and_keeps_the_stages(tmp_path: Path) -> 
     train(change(TEXT, steps=6), first)
     assert load_model(first / "model")[2]["stages"] == []
     config = change(TEXT, seed=1, learning_rate=5e-4, steps=5)
-    trainer = Trainer(config, Pictures(), second, start=str(first))  # a run stands for its model
+    trainer = Trainer(config, Pictures(), second, start=str(first / "model"))
     weights = load_model(first / "model")[0].state_dict()
     for network in (trainer.network, trainer.averaged):
         for name, value in network.state_dict().items():
@@ -746,7 +746,7 @@ def test_pictures_drawn_a_little_differently_keep_the_scale_of_the_weights(tmp_p
     assert Trainer(SHORT, pictures, tmp_path / "alone").model_config.data_mean != first.data_mean
     longer = change(SHORT, steps=6)
     resumed = Trainer(longer, pictures, tmp_path / "run", resume=True)
-    started = Trainer(SHORT, pictures, tmp_path / "new", start=tmp_path / "run")
+    started = Trainer(SHORT, pictures, tmp_path / "new", start=newest(tmp_path / "run"))
     assert resumed.model_config == started.model_config == first
 
 
