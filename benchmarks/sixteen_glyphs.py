@@ -131,6 +131,7 @@ def denoiser(pipeline: Pipeline, texts: Sequence[str]) -> Denoiser:
     return Guided(told, told, 1.0, clip=pipeline.config.data_range)
 
 
+@torch.inference_mode()
 def draw(pipeline: Pipeline, way: Way, texts: Sequence[str]) -> Tensor:
     """One glyph of each text, from the same noise as `minidiff.evaluation.draw`."""
     parts, size = [], pipeline.config.image_size
@@ -150,6 +151,7 @@ def standard_error(judge: Judge, images: Tensor, groups: int = 16) -> float:
     return math.sqrt((groups - 1) * statistics.pvariance(left))
 
 
+@torch.inference_mode()
 def times(pipeline: Pipeline, texts: Sequence[str], rounds: int) -> dict[str, list[float]]:
     """Seconds of every way for one glyph of each text, turn by turn, after one turn to warm up."""
     told, size = denoiser(pipeline, texts), pipeline.config.image_size
