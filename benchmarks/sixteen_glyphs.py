@@ -195,8 +195,6 @@ def section(result: dict[str, Any]) -> str:
     else:
         verdict = "they differ by less than twice the standard error"
     lines = [
-        "## Sixteen glyphs at equal quality",
-        "",
         "The shipped network draws 16 glyphs, by our sampler and by diffusers' schedulers, in "
         f"turns in one process ({machine.described(result['machine'])}; {result['rounds']} "
         "turns), without guidance. The quality is the Fréchet distance beyond that of real "

@@ -359,8 +359,6 @@ def section(result: dict[str, Any]) -> str:
     """The result in Markdown; moments that are not there yet are left out."""
     cells = {name: rows for name, rows in result["candidates"].items() if rows}
     lines = [
-        "## Quality by minutes of training",
-        "",
         "Trainings on the same glyphs and texts, judged on the way by "
         f"{result['samples']} held-out definitions, 20 steps, no guidance, averaged weights "
         f"({machine.described(result['machine'])}; seed {result['seed']}). “diffusers” has the "
