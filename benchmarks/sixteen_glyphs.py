@@ -24,13 +24,13 @@ import argparse
 import json
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import machine
 import torch
 from evaluations import Judge, Table
+from measuring import in_turns, spread, times_faster
 from torch import Tensor
 from tqdm import tqdm
 
@@ -153,32 +153,25 @@ def standard_error(judge: Judge, images: Tensor, groups: int = 16) -> float:
 
 @torch.inference_mode()
 def times(pipeline: Pipeline, texts: Sequence[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every way for one glyph of each text, turn by turn, after one turn to warm up."""
+    """Seconds of every way for one glyph of each text, see `in_turns`."""
     told, size = denoiser(pipeline, texts), pipeline.config.image_size
-    every = ways(pipeline)
-    seconds: dict[str, list[float]] = {name: [] for name in every}
-    for turn in tqdm(range(-1, rounds), "Turns"):
-        for name, (_, way) in every.items():
+
+    def action(way: Way) -> Callable[[], None]:
+        def once() -> None:
             generators = [samplers.seeded_generator(0, i) for i in range(len(texts))]
-            started = time.perf_counter()
-            x = samplers.standard_normal((len(texts), 1, size, size), generators)
-            way(told, x, generators)
-            if turn >= 0:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
+            way(told, samplers.standard_normal((len(texts), 1, size, size), generators), generators)
+
+        return once
+
+    return in_turns({name: action(way) for name, (_, way) in ways(pipeline).items()}, rounds)
 
 
-def summary(seconds: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    result = {}
-    for name, mine in seconds.items():
-        low, median, high = statistics.quantiles(mine, n=4, method="inclusive")
-        ratio = statistics.median(a / b for a, b in zip(seconds[THEIRS], mine, strict=True))
-        result[name] = {
-            "median": round(median, 3),
-            "quartiles": [round(low, 3), round(high, 3)],
-            "times_faster_than_ddpm": round(ratio, 2),
-        }
-    return result
+def summary(seconds: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+    slow = seconds[THEIRS]
+    return {
+        name: {**spread(mine), "times_faster_than_ddpm": times_faster(mine, slow)}
+        for name, mine in seconds.items()
+    }
 
 
 def section(result: dict[str, Any]) -> str:
