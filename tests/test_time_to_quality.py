@@ -160,7 +160,7 @@ def test_a_stopped_run_goes_on_from_its_last_moment(quality: Any, tmp_path: Path
 
 def test_moments(quality: Any) -> None:
     assert quality.moments(20, 60) == ([5, 10, 20], [5, 10, 20, 40, 60])
-    assert quality.moments(20, 20) == ([2.5, 5, 10, 20],) * 2
+    assert quality.moments(20, 20) == ([5, 10, 20],) * 2
 
 
 def test_the_recipe_is_the_shipped_one_scaled_to_the_time(quality: Any) -> None:
