@@ -181,8 +181,8 @@ def _stems(runs: dict[str, Any]) -> list[str]:
         return []
     two, four = (runs[name]["held_out"] for name in ("stem2", "batch32"))
     return [
-        f"In the same minutes stem 2 comes to {two['62']:.3f} at t = 62, where the fine strokes are "
-        f"decided, and stem 4 (batches of 32) to {four['62']:.3f}; at t = 812, where the text "
+        f"In the same minutes stem 2 comes to {two['62']:.3f} at t = 62, where the fine strokes "
+        f"are decided, and stem 4 (batches of 32) to {four['62']:.3f}; at t = 812, where the text "
         f"counts, to {two['812']:.3f} and {four['812']:.3f}. A drawing costs four times as much "
         "with stem 2, so stem 4 is what ships.",
         "",
