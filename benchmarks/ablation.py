@@ -31,8 +31,9 @@ from torch import Tensor, nn
 import minidiff
 from minidiff import unet
 from minidiff.glyphs import GlyphDataset, render
+from minidiff.recipe import TrainingConfig
 from minidiff.text import TextEncoder
-from minidiff.training import Trainer, TrainingConfig
+from minidiff.training import Trainer
 from minidiff.unet import TransformerBlock
 
 NAME, BATCH, GLYPHS = "ablation", 8, 256

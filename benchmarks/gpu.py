@@ -27,8 +27,8 @@ from measuring import megabytes, spread
 import minidiff
 from minidiff import samplers
 from minidiff.denoisers import Guided, NetworkDenoiser
+from minidiff.recipe import TrainingConfig
 from minidiff.schedules import make_schedule
-from minidiff.training import TrainingConfig
 from minidiff.unet import UNet
 
 NAME, TOKENS, GLYPHS, STEPS = "gpu", 32, 16, 20

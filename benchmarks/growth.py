@@ -27,7 +27,8 @@ from safetensors.torch import load_file, save_file
 from minidiff.checkpoints import read_info
 from minidiff.glyphs import load_glyphs, render
 from minidiff.pipeline import find_model
-from minidiff.training import Trainer, TrainingConfig
+from minidiff.recipe import TrainingConfig
+from minidiff.training import Trainer
 from minidiff.unet import UNet, UNetConfig
 
 NAME = "growth"

@@ -26,9 +26,11 @@ from machine import RESULTS, described, machine, write
 
 from minidiff.denoisers import NetworkDenoiser
 from minidiff.glyphs import GlyphDataset, to_float
+from minidiff.recipe import TrainingConfig
+from minidiff.run_folder import latest_checkpoint
 from minidiff.samplers import seeded_generator
 from minidiff.schedules import make_schedule
-from minidiff.training import Trainer, TrainingConfig, latest_checkpoint
+from minidiff.training import Trainer
 from minidiff.unet import UNetConfig
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -47,9 +47,11 @@ from minidiff import checkpoints
 from minidiff.evaluation import draw
 from minidiff.glyphs import GlyphDataset, cache_dir, to_float
 from minidiff.pipeline import load
+from minidiff.recipe import TrainingConfig
+from minidiff.run_folder import latest_checkpoint
 from minidiff.samplers import seeded_generator, standard_normal
 from minidiff.text import EncodedTexts, TextEncoder, encode_texts
-from minidiff.training import Trainer, TrainingConfig, latest_checkpoint
+from minidiff.training import Trainer
 from minidiff.unet import UNet
 
 ROOT = Path(__file__).resolve().parents[1]

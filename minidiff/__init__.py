@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minidiff.glyphs import GlyphDataset, ImageFolder
     from minidiff.pipeline import Pipeline, load, pretrained
+    from minidiff.recipe import TrainingConfig
     from minidiff.schedules import make_schedule
-    from minidiff.training import Trainer, TrainingConfig
+    from minidiff.training import Trainer
     from minidiff.unet import UNet, UNetConfig
 
 __version__ = "0.1.0"
@@ -27,7 +28,7 @@ _HOME = {
     "ImageFolder": "glyphs",
     "Pipeline": "pipeline",
     "Trainer": "training",
-    "TrainingConfig": "training",
+    "TrainingConfig": "recipe",
     "UNet": "unet",
     "UNetConfig": "unet",
     "load": "pipeline",

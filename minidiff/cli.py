@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from minidiff.pipeline import Pipeline
-    from minidiff.training import Trainer, TrainingConfig
+    from minidiff.recipe import TrainingConfig
+    from minidiff.training import Trainer
 
 app = typer.Typer(
     add_completion=False,
@@ -348,7 +349,8 @@ def train(
 def _config(recipe: str | None, running: Path | None, overrides: dict[str, Any]) -> TrainingConfig:
     """The settings: of the recipe, else of the run that is resumed, else of glyph64."""
     from minidiff.checkpoints import read_info
-    from minidiff.training import TrainingConfig, latest_checkpoint
+    from minidiff.recipe import TrainingConfig
+    from minidiff.run_folder import latest_checkpoint
 
     overrides = {name: value for name, value in overrides.items() if value is not None}
     newest = None if running is None else latest_checkpoint(running)

@@ -443,6 +443,6 @@ def find_model(name_or_path: str | Path) -> Path:
     for place in (folder, folder / "model"):
         if (place / "config.json").is_file():
             return place
-    from minidiff.training import latest_checkpoint
+    from minidiff.run_folder import latest_checkpoint
 
     return latest_checkpoint(folder) or folder

@@ -21,9 +21,7 @@ import signal
 import sys
 import threading
 import time
-import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,13 +30,14 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from minidiff import checkpoints
+from minidiff import checkpoints, run_folder
 from minidiff.checkpoints import ModelConfig
 from minidiff.denoisers import NetworkDenoiser
 from minidiff.glyphs import cache_dir, to_float
+from minidiff.recipe import TrainingConfig
+from minidiff.run_folder import TrainingStopped, latest_checkpoint
 from minidiff.samplers import seeded_generator
-from minidiff.schedules import make_schedule
-from minidiff.unet import UNet, UNetConfig
+from minidiff.unet import UNet
 
 if TYPE_CHECKING:
     from minidiff.text import EncodedTexts
@@ -46,18 +45,8 @@ if TYPE_CHECKING:
 __all__ = [
     "PictureDataset",
     "Trainer",
-    "TrainingConfig",
-    "TrainingStopped",
-    "latest_checkpoint",
     "loss_by_timestep",
 ]
-
-
-RECIPES = Path(__file__).parent / "recipes"
-
-
-class TrainingStopped(RuntimeError):
-    """Training cannot go on; the message says why and what to try."""
 
 
 class PictureDataset(Protocol):
@@ -70,155 +59,6 @@ class PictureDataset(Protocol):
 
     images: Tensor
     prompts: list[tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """A recipe. It travels inside every checkpoint.
-
-    Attributes:
-        unet: the network's shape.
-        image_size: height and width of the pictures in pixels.
-        schedule, prediction_type, zero_terminal_snr: what is learnt; see
-            `minidiff.checkpoints.ModelConfig`.
-        timestep_mean, timestep_std: t / T = sigmoid(mean + std · normal), spread evenly over each
-            batch (logit-normal, Esser et al. 2024, section 3.1). Larger std: more of both ends.
-        steps: updates in all.
-        batch_size: pictures an update, over all processes together.
-        time_limit: minutes of training after which it ends, if the steps have not; None: no limit.
-        learning_rate: after `warmup` steps; it falls linearly to 0 over the last `decay` share of
-            the steps, or of the time where that is nearer its end.
-        weight_decay, beta2, clip: AdamW's, and the largest norm of a gradient.
-        ema_decay: of the average of the weights, reached gradually: min(ema_decay, (1+n) / (10+n)).
-        no_text: share of pictures trained without their text, which guidance needs.
-        senses: share of prompts that are one random sense instead of the whole definition.
-        text_encoder, max_tokens: see `minidiff.text.TextEncoder`; None trains without text.
-        log_every, evaluate_every, sample_every, save_every: in steps.
-        compile: use torch.compile (minutes to start; then faster, most of all on a GPU).
-        seed: of everything random.
-
-    Raises:
-        ValueError: for a value that is out of range or does not fit the others, naming it.
-    """
-
-    unet: UNetConfig = field(default_factory=lambda: UNetConfig(stem=4, channels=(96, 96, 128)))
-    image_size: int = 64
-    schedule: str = "straight"
-    zero_terminal_snr: bool = False
-    prediction_type: str = "flow"
-    timestep_mean: float = 0.0
-    timestep_std: float = 1.0
-    steps: int = 5000
-    time_limit: float | None = None
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    warmup: int = 300
-    decay: float = 0.3
-    weight_decay: float = 0.01
-    beta2: float = 0.99
-    clip: float = 1.0
-    ema_decay: float = 0.999
-    no_text: float = 0.1
-    senses: float = 0.5
-    text_encoder: str | None = "minilm"
-    max_tokens: int = 32
-    log_every: int = 50
-    evaluate_every: int = 500
-    sample_every: int = 500
-    save_every: int = 500
-    compile: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for kind, name in ((f.type, f.name) for f in dataclasses.fields(self)):
-            value = getattr(self, name)
-            if kind == "int" and type(value) is not int:
-                raise ValueError(f"{name} must be a whole number, got {value!r}")
-            number = type(value) in (int, float) and math.isfinite(value)
-            if kind == "float" and not number:
-                raise ValueError(f"{name} must be a finite number, got {value!r}")
-            if kind == "float | None" and value is not None and not (number and value > 0):
-                raise ValueError(f"{name} must be a number above 0, got {value!r}")
-        positive = ("steps", "batch_size", "learning_rate", "log_every", "evaluate_every")
-        also = ("sample_every", "save_every", "clip", "timestep_std", "image_size")
-        for name in (*positive, *also):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("warmup", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("decay", "ema_decay", "no_text", "senses", "beta2"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if self.image_size % self.unet.multiple:
-            raise ValueError(
-                f"image_size must be a multiple of {self.unet.multiple} for this network "
-                f"(stem {self.unet.stem}, {len(self.unet.channels)} levels), got {self.image_size}"
-            )
-        if (self.text_encoder is None) != (self.unet.text_dim is None):
-            raise ValueError(
-                f"text_encoder is {self.text_encoder!r} but unet.text_dim is {self.unet.text_dim}: "
-                "give both, or neither for a network without text"
-            )
-        # These refuse what they do not know; better here than after the texts are encoded.
-        schedule = make_schedule(self.schedule, zero_terminal_snr=self.zero_terminal_snr)
-        NetworkDenoiser(torch.zeros_like, schedule, self.prediction_type)
-
-    @classmethod
-    def recipe(cls, name_or_path: str | Path, **overrides: Any) -> TrainingConfig:
-        """A recipe that ships ("glyph64", "glyph64-gpu") or a .toml file, with other settings.
-
-        In the file `text_encoder = false` means a network without text.
-
-        Raises:
-            ValueError: if there is no such recipe, or if it holds an unknown or impossible setting.
-        """
-        path = Path(name_or_path)
-        if path.suffix != ".toml":
-            path = RECIPES / f"{name_or_path}.toml"
-        if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
-            raise ValueError(
-                f"no recipe {str(name_or_path)!r}: give one of {known}, or a .toml file"
-            )
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a TOML file: {error}") from error
-        if values.get("text_encoder") is False:  # TOML has no None
-            values["text_encoder"] = None
-            values["unet"] = {**values.get("unet", {}), "text_dim": None}
-        return cls.from_dict({**values, **overrides})
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainingConfig:
-        """From plain values (a TOML recipe, a checkpoint); a misspelt name is an error.
-
-        What is not given, also of the network, is as in `TrainingConfig()`.
-        """
-        unet = values.get("unet", {})
-        if not isinstance(unet, dict):
-            raise ValueError(f"unet must be a table of settings, got {unet!r}")
-        for kind, given in ((cls, values), (UNetConfig, unet)):
-            known = [f.name for f in dataclasses.fields(kind)]
-            unknown = [name for name in given if name not in known]
-            if unknown:
-                raise ValueError(f"unknown setting {unknown[0]!r}: known are {', '.join(known)}")
-        return cls(**{**values, "unet": dataclasses.replace(cls().unet, **unet)})
-
-    def learning_rate_at(self, step: int, seconds: float = 0.0) -> float:
-        """Warm-up, a plateau, then straight down to 0 (Hägele et al. 2024).
-
-        Args:
-            step: updates made so far.
-            seconds: of training so far; they only count where there is a time limit.
-        """
-        rise = min(1.0, (step + 1) / max(self.warmup, 1))
-        fall = min(1.0, (self.steps - step) / max(self.decay * self.steps, 1))
-        if self.time_limit is not None and self.decay > 0:
-            left = max(0.0, 1 - seconds / (60 * self.time_limit))
-            fall = min(fall, left / self.decay)
-        return self.learning_rate * rise * fall
 
 
 @contextlib.contextmanager
@@ -342,7 +182,7 @@ class Trainer:
                 self._check_data(pictures)
         if start is not None:
             checkpoints.read_info(start)  # found out later, an empty run folder would stay
-        self._check_folder(resume)
+        run_folder.open_folder(self.folder, resume)
         self.accelerator = Accelerator(mixed_precision=_precision())
         self.device = self.accelerator.device
         if config.batch_size % self.accelerator.num_processes:
@@ -379,9 +219,8 @@ class Trainer:
         self._losses = torch.zeros(2, device=self.device)  # sum and count since the last log
         if resume:
             self._load()
-        if self._is_main:  # what a killed process has left half-written
-            checkpoints.remove_parts(self.folder / "checkpoints", "step-*")
-            checkpoints.remove_parts(self.folder, "model")
+        if self._is_main:
+            run_folder.remove_leftovers(self.folder)
 
     # ------------------------------------------------------------------ the method
 
@@ -580,17 +419,8 @@ class Trainer:
         )
 
     def _write(self, entry: dict[str, Any]) -> None:
-        if not self._is_main:
-            return
-        line, path = json.dumps({"step": self.step_count, **entry}), self.folder / "log.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise TrainingStopped(
-                f"could not write {path} ({error.strerror}). Free some space, then go on with "
-                "--resume"
-            ) from error
+        if self._is_main:
+            run_folder.write_log(self.folder, self.step_count, entry)
 
     def held_out_loss(self) -> dict[str, float]:
         """Loss of the averaged weights on held-out pictures, see `loss_by_timestep`."""
@@ -634,12 +464,7 @@ class Trainer:
             "scaler": self._scaler.state_dict() if self._scaler else None,
             "losses": losses.tolist(),
         }
-        folder = self.folder / "checkpoints" / f"step-{self.step_count:08d}"
-        if not folder.exists():  # Ctrl-C right after a save or a resume: it is there already
-            with _disk_errors():
-                checkpoints.write_folder(folder, files, info)
-        for old in all_checkpoints(self.folder)[:-2]:
-            checkpoints.remove_folder(old)
+        run_folder.save_checkpoint(self.folder, self.step_count, files, info)
 
     def save_model(self, folder: Path) -> None:
         """Write the averaged weights, in half precision, for `minidiff.load`.
@@ -647,7 +472,7 @@ class Trainer:
         Raises:
             TrainingStopped: if they cannot be written.
         """
-        with _disk_errors():
+        with run_folder.disk_errors():
             checkpoints.save_model(folder, self.averaged, self.model_config, self.record())
 
     def record(self) -> dict[str, Any]:
@@ -698,7 +523,7 @@ class Trainer:
         try:
             self._load_from(newest)
         except checkpoints.CheckpointError as error:
-            older = all_checkpoints(self.folder)[:-1]
+            older = run_folder.all_checkpoints(self.folder)[:-1]
             if not older:
                 raise
             raise checkpoints.CheckpointError(
@@ -707,7 +532,7 @@ class Trainer:
         if self._is_main:
             if not self.finished:  # it is that of a shorter run
                 checkpoints.remove_folder(self.folder / "model")
-            self._trim_log()
+            run_folder.trim_log(self.folder, self.step_count)
 
     def _load_from(self, newest: Path) -> None:
         info = checkpoints.read_info(newest)
@@ -769,21 +594,6 @@ class Trainer:
         self.model_config = dataclasses.replace(self.model_config, **scale)
         return True
 
-    def _trim_log(self) -> None:
-        """Take out what was logged after the checkpoint, and the line that a crash cut short."""
-        path = self.folder / "log.jsonl"
-        if not path.exists():
-            return
-        text, kept = path.read_text(encoding="utf-8", errors="replace"), ""
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError, TypeError, KeyError):  # damaged
-                if json.loads(line)["step"] <= self.step_count:
-                    kept += f"{line}\n"
-        if kept != text:  # also where only the last line's end is missing
-            part = path.with_name("log.jsonl.part")
-            part.write_text(kept, encoding="utf-8")
-            part.replace(path)
-
     # ------------------------------------------------------------------ preparation
 
     def _check_data(self, dataset: PictureDataset) -> None:
@@ -803,20 +613,6 @@ class Trainer:
             raise ValueError(
                 f"the data set has {len(images)} pictures but prompts for {len(dataset.prompts)}"
             )
-
-    def _check_folder(self, resume: bool) -> None:
-        newest = latest_checkpoint(self.folder)
-        if resume and newest is None:
-            raise FileNotFoundError(
-                f"there is no checkpoint to resume in {self.folder}: start without --resume"
-            )
-        log = self.folder / "log.jsonl"
-        if not resume and (newest is not None or log.exists()):
-            remedy = f"delete {log}" if newest is None else "go on with --resume"
-            raise FileExistsError(
-                f"{self.folder} already holds a run: {remedy}, or choose another folder"
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
 
     def _check_recipe(self, before: dict[str, Any]) -> None:
         """A resumed run may be longer and log differently; what it learns must be the same.
@@ -901,14 +697,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TrainingStopped(f"{error.strerror}, then go on with --resume") from error
-
-
 def _precision() -> str:
     """bf16 where the GPU has it, fp16 (with loss scaling) on older ones, else float32."""
     from accelerate.utils import parse_flag_from_env
@@ -916,13 +704,3 @@ def _precision() -> str:
     if not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"):
         return "no"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-
-
-def all_checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints of a run folder, oldest first."""
-    return sorted((folder / "checkpoints").glob("step-*"))
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run folder, or None."""
-    return next(reversed(all_checkpoints(folder)), None)

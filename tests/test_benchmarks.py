@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from minidiff.training import TrainingConfig
+from minidiff.recipe import TrainingConfig
 from minidiff.unet import UNetConfig
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,7 +23,8 @@ PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
     "toys", "glyphs", "schedules", "denoisers", "samplers", "unet", "text", "checkpoints",
-    "training", "pipeline", "recogniser", "metrics", "evaluation", "plots", "cli",
+    "recipe", "run_folder", "training", "pipeline", "recogniser", "metrics", "evaluation", "plots",
+    "cli",
 ]  # fmt: skip
 
 

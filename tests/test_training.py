@@ -36,10 +36,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import minidiff
-from minidiff import checkpoints, text, training
+from minidiff import checkpoints, run_folder, text, training
 from minidiff.checkpoints import CheckpointError, load_model
 from minidiff.pipeline import find_model
-from minidiff.training import Trainer, TrainingConfig, TrainingStopped, sample_timesteps
+from minidiff.recipe import TrainingConfig
+from minidiff.run_folder import TrainingStopped
+from minidiff.training import Trainer, sample_timesteps
 from minidiff.unet import UNetConfig
 
 WIDTH = 12  # of the made-up text encoder
@@ -124,7 +126,7 @@ def losses(folder: Path) -> dict[int, float]:
 
 def saved(folder: Path) -> list[int]:
     """The steps of the checkpoints in a run folder."""
-    return [int(path.name.removeprefix("step-")) for path in training.all_checkpoints(folder)]
+    return [int(path.name.removeprefix("step-")) for path in run_folder.all_checkpoints(folder)]
 
 
 def silence(network: torch.nn.Module) -> None:
@@ -133,7 +135,7 @@ def silence(network: torch.nn.Module) -> None:
 
 
 def newest(folder: Path) -> Path:
-    path = training.latest_checkpoint(folder)
+    path = run_folder.latest_checkpoint(folder)
     assert path is not None
     return path
 
@@ -536,7 +538,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(
 
     straight, halves = tmp_path / "straight", tmp_path / "halves"
     assert same_state(newest(straight), newest(halves))
-    assert not same_state(newest(straight), training.all_checkpoints(straight)[0])
+    assert not same_state(newest(straight), run_folder.all_checkpoints(straight)[0])
     assert losses(straight).keys() == {4, 8, 12}
     assert losses(straight) == losses(halves)  # also of the interval that was interrupted
     both = [
@@ -590,6 +592,16 @@ def test_the_log_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     train(change(SHORT, steps=6), tmp_path / "run", resume=True)
     assert list(losses(tmp_path / "run")) == [1, 2, 3, 4, 5, 6]
     assert sorted(p.name for p in path.parent.iterdir()) == ["checkpoints", "log.jsonl", "model"]
+
+
+def test_a_damaged_line_of_the_log_goes_though_it_still_reads_as_json(tmp_path: Path) -> None:
+    train(SHORT, tmp_path / "run")
+    path = tmp_path / "run" / "log.jsonl"
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    assert b'"loss"' in first
+    path.write_bytes(b"".join([first.replace(b'"loss"', b'"l\xe1ss"'), *others]))  # not UTF-8
+    Trainer(SHORT, Pictures(), tmp_path / "run", resume=True)
+    assert path.read_bytes() == b"".join(others)
 
 
 # ---------------------------------------------------------------------- time limit, warm start
@@ -1056,7 +1068,7 @@ def test_another_text_encoder_cannot_resume(
 
 def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path: Path) -> None:
     train(SHORT, tmp_path / "run")
-    older, last = training.all_checkpoints(tmp_path / "run")
+    older, last = run_folder.all_checkpoints(tmp_path / "run")
     with (last / "optimizer.safetensors").open("r+b") as file:
         file.truncate(500)
     with pytest.raises(CheckpointError) as error:
@@ -1159,7 +1171,7 @@ def test_two_processes_give_the_loss_of_one(tmp_path: Path) -> None:
     assert list(together.values()) == pytest.approx(list(alone.values()), abs=2e-5)
     assert alone[2] != pytest.approx(alone[6], abs=1e-2)
     assert saved(tmp_path / "two") == saved(tmp_path / "one") == [3, 6]
-    pair = [training.all_checkpoints(tmp_path / name)[0] for name in ("one", "two")]
+    pair = [run_folder.all_checkpoints(tmp_path / name)[0] for name in ("one", "two")]
     # the loss since the log at step 2: a sum and how many it is of, over all processes
     (sum1, count1), (sum2, count2) = (checkpoints.read_info(p)["losses"] for p in pair)
     assert (count1, count2) == (1, 2) and sum2 / 2 == pytest.approx(sum1, rel=1e-5)
@@ -1226,7 +1238,7 @@ def train_slowly(folder: Path, point: str | None, shared: mmap.mmap) -> None:
     checkpoints._write_through = slow_write
     Path.rename = rename_or_die  # type: ignore[method-assign, assignment]
     shutil.rmtree = rmtree_or_die  # type: ignore[assignment]
-    resume = training.latest_checkpoint(folder) is not None
+    resume = run_folder.latest_checkpoint(folder) is not None
     if not resume:
         rmtree(folder, ignore_errors=True)
     Noted(KILLED, Pictures(), folder, resume=resume).run()
@@ -1235,7 +1247,7 @@ def train_slowly(folder: Path, point: str | None, shared: mmap.mmap) -> None:
 def attempt(folder: Path, point: str | None, steps: float | None) -> dict[str, Any]:
     """Run a child until it ends, dies at the point, or is killed after some steps (and a bit)."""
     shared = mmap.mmap(-1, 2)  # with the child: the step it has reached, how many it made
-    before = training.latest_checkpoint(folder)
+    before = run_folder.latest_checkpoint(folder)
     shared[0] = 0 if before is None else int(before.name.removeprefix("step-"))
     process = os.fork()
     if process == 0:
@@ -1252,7 +1264,7 @@ def attempt(folder: Path, point: str | None, steps: float | None) -> dict[str, A
         time.sleep(steps % 1 * 0.04)
         os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
-    last = training.latest_checkpoint(folder)
+    last = run_folder.latest_checkpoint(folder)
     if last is not None:
         load_model(last)
         info = checkpoints.read_info(last)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import minidiff
-from minidiff.training import TrainingConfig
+from minidiff.recipe import TrainingConfig
 from minidiff.unet import Attention, ResBlock, UNet, UNetConfig, timestep_embedding
 
 TEXT = UNetConfig(channels=(32, 32), attention=(False, True), head_dim=16, text_dim=12)

@@ -164,7 +164,7 @@ import sys
 from pathlib import Path
 
 from minidiff.checkpoints import load_model, save_model
-from minidiff.training import latest_checkpoint
+from minidiff.run_folder import latest_checkpoint
 
 newest = latest_checkpoint(Path(sys.argv[1]))
 if newest is None:

@@ -26,7 +26,7 @@ from fault_cases.frame import Outcome, Tally, attempt, in_child, new_folder
 from minidiff import cli, denoisers, glyphs, samplers, schedules
 from minidiff.checkpoints import ModelConfig
 from minidiff.pipeline import Pipeline
-from minidiff.training import TrainingConfig
+from minidiff.recipe import TrainingConfig
 from minidiff.unet import UNet, UNetConfig
 
 # ------------------------------------------------------------------------------ command lines

@@ -22,7 +22,8 @@ from PIL import Image
 from fault_cases import crashes, tiny
 from fault_cases.frame import Outcome, Tally, attempt, in_child, names, new_folder, small_disk
 from minidiff import checkpoints, glyphs, plots, recogniser, text
-from minidiff.training import TrainingConfig, all_checkpoints, latest_checkpoint
+from minidiff.recipe import TrainingConfig
+from minidiff.run_folder import all_checkpoints, latest_checkpoint
 
 # ------------------------------------------------------------------------------ a full disk
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minidiff.training import TrainingStopped
+from minidiff.run_folder import TrainingStopped
 
 CLEAR = (ValueError, TypeError, OSError, ImportError, MemoryError, TrainingStopped)
 Act = Callable[[], Any]

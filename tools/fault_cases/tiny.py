@@ -18,7 +18,9 @@ import minidiff
 from fault_cases.frame import new_folder
 from minidiff import checkpoints, glyphs, text
 from minidiff.checkpoints import ModelConfig
-from minidiff.training import Trainer, TrainingConfig, all_checkpoints
+from minidiff.recipe import TrainingConfig
+from minidiff.run_folder import all_checkpoints
+from minidiff.training import Trainer
 from minidiff.unet import UNet, UNetConfig
 
 SHAPE = UNetConfig(channels=(16,), attention=(False,), head_dim=16, text_dim=None)
