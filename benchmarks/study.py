@@ -30,7 +30,7 @@ from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import latest_checkpoint
 from minidiff.samplers import seeded_generator
 from minidiff.schedules import make_schedule
-from minidiff.training import Trainer
+from minidiff.training import HELD_OUT_CHOICE, LOSS_NOISE, Trainer
 from minidiff.unet import UNetConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,11 +93,12 @@ def losses(trainer: Trainer, network: Any, with_text: bool = True) -> dict[str, 
     """Error of the straight line's flow at its t = 62, 188, ..., whatever was trained."""
     straight, schedule = make_schedule("straight"), trainer.schedule
     assert trainer.held_out is not None and trainer.held_out_rows is not None
-    chosen = torch.randperm(len(trainer.held_out), generator=seeded_generator(0, 4))[:HELD_OUT]
+    choice = seeded_generator(0, HELD_OUT_CHOICE)
+    chosen = torch.randperm(len(trainer.held_out), generator=choice)[:HELD_OUT]
     rows = trainer.held_out_rows[chosen]
     tokens, mask = trainer._read(rows if with_text else torch.full_like(rows, -1))
     x0 = trainer.model_config.to_data(to_float(trainer.held_out[chosen]))
-    eps = torch.randn(x0.shape, generator=seeded_generator(0, 3))
+    eps = torch.randn(x0.shape, generator=seeded_generator(0, LOSS_NOISE))
     denoiser = NetworkDenoiser(
         network.eval(), schedule, trainer.config.prediction_type, tokens=tokens, mask=mask
     )

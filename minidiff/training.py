@@ -49,6 +49,11 @@ __all__ = [
 ]
 
 
+# What random numbers are for: the second part of the key of `seeded_generator`, so that no two uses
+# of a seed see the same numbers.
+CHOICES, NOISE, ORDER, LOSS_NOISE, HELD_OUT_CHOICE = range(5)
+
+
 class PictureDataset(Protocol):
     """What the trainer needs of a data set (`GlyphDataset` and `ImageFolder` have it).
 
@@ -116,7 +121,7 @@ def loss_by_timestep(
     """
     network.eval()
     x0 = config.to_data(images)
-    eps = torch.randn(x0.shape, generator=seeded_generator(0, 3)).to(x0.device)
+    eps = torch.randn(x0.shape, generator=seeded_generator(0, LOSS_NOISE)).to(x0.device)
     schedule = config.make_schedule()
     denoiser = NetworkDenoiser(network, schedule, config.prediction_type, tokens=tokens, mask=mask)
     result = {}
@@ -250,11 +255,11 @@ class Trainer:
         """
         config, size = self.config, self.config.batch_size
         mine = self._share(size)
-        draw = seeded_generator(config.seed, 0, step)
+        draw = seeded_generator(config.seed, CHOICES, step)
         t = sample_timesteps(config, size, self.schedule.num_train_timesteps, draw)[mine]
         index = self._pictures(step)[mine]
         choice = torch.rand(3, size, generator=draw)[:, mine]
-        noise = seeded_generator(config.seed, 1, step, device=self.device)
+        noise = seeded_generator(config.seed, NOISE, step, device=self.device)
         eps = torch.randn(size, *self.images.shape[1:], generator=noise, device=self.device)[mine]
         x0 = self.model_config.to_data(to_float(self.images[self._send(index)]))
         return x0, eps, self._send(t), *self._tokens(index, choice)
@@ -275,7 +280,8 @@ class Trainer:
         position = torch.arange(step * size, (step + 1) * size)
         index = torch.empty_like(position)
         for epoch in range(step * size // total, ((step + 1) * size - 1) // total + 1):
-            order = torch.randperm(total, generator=seeded_generator(self.config.seed, 2, epoch))
+            draw = seeded_generator(self.config.seed, ORDER, epoch)
+            order = torch.randperm(total, generator=draw)
             here = position // total == epoch
             index[here] = order[position[here] % total]
         return index
@@ -426,7 +432,8 @@ class Trainer:
         """Loss of the averaged weights on held-out pictures, see `loss_by_timestep`."""
         assert self.held_out is not None
         # A random choice, always the same: in order of code points the first are all rare ones.
-        chosen = torch.randperm(len(self.held_out), generator=seeded_generator(0, 4))[:256]
+        choice = seeded_generator(0, HELD_OUT_CHOICE)
+        chosen = torch.randperm(len(self.held_out), generator=choice)[:256]
         tokens = mask = None
         if self.texts is not None:
             assert self.held_out_rows is not None
