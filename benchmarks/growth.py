@@ -105,8 +105,9 @@ def section(result: dict[str, Any]) -> str:
     lines = [
         "The shipped network with the size of the pictures and with the batch, and the data with "
         f"the number of glyphs ({described(result['machine'])}; seed 0; medians of "
-        f"{result['rounds']}, with quartiles in brackets; memory is what a process of its own adds "
-        "at its peak; drawing and reading by the clock). Repeat it with "
+        f"{result['rounds']}, ± half of what lies between the quartiles; MB are what a process of "
+        "its own adds at its peak, training / forward; drawing and reading by the clock). Repeat "
+        "it with "
         "`python benchmarks/growth.py`. From 32 to 128 pixels, 16 "
         f"times as many, a training step takes {more:.0f} times as long. Training does "
         f"{rates[1]:.0f} images a second one by one, {rates[16]:.0f} in batches of 16 and "
@@ -114,8 +115,7 @@ def section(result: dict[str, Any]) -> str:
         f"{1000 * few['step_seconds']['median']:.0f} ms with {COUNTS[0]:,} glyphs and "
         f"{1000 * many['step_seconds']['median']:.0f} ms with {COUNTS[-1]:,}.",
         "",
-        "| pixels | batch | training step, s | images/s | forward, s | images/s | memory, MB: "
-        "training / forward |",
+        "| pixels | batch | training step, s | images/s | forward, s | images/s | MB |",
         "|---|---|---|---|---|---|---|",
     ]
     rows = [(64, batch, row) for batch, row in result["batches"].items()]
@@ -142,7 +142,8 @@ def section(result: dict[str, Any]) -> str:
 
 def _seconds(rate: dict[str, Any]) -> str:
     low, high = rate["quartiles"]
-    return f"{rate['median']:.3g} ({low:.3g} to {high:.3g})"
+    half = f"{(high - low) / 2:.4f}".rstrip("0").rstrip(".")
+    return f"{rate['median']:.3g} ± {half}"
 
 
 def main() -> None:

@@ -266,7 +266,8 @@ def section(result: dict[str, Any]) -> str:
         "attention at the lower two, and in the rows “same operations” as many floating-point "
         "operations an image as the peer, to 4 per cent. They ran in turns in one process "
         f"({described(result['machine'])}; seed {result['seed']}; {result['rounds']} turns; "
-        "medians, with quartiles in brackets). Repeat it with "
+        "medians ± half of what lies between the quartiles; GFLOP of one image; MB of memory for "
+        "training / forward). Repeat it with "
         "`python benchmarks/step_and_forward.py` in the environment that "
         "`benchmarks/requirements.txt` describes.",
         "",
@@ -285,8 +286,8 @@ def section(result: dict[str, Any]) -> str:
         lines += [
             f"### {name}, {text} text, batches of {case['batch']}",
             "",
-            "| network | GFLOP an image | parameters | training, images/s | × | forward, images/s "
-            "| × | memory, MB: training / forward |",
+            "| network | GFLOP | parameters | training, images/s | × | forward, images/s "
+            "| × | MB |",
             "|---|---|---|---|---|---|---|---|",
         ]
         for network, row in case["networks"].items():
@@ -305,8 +306,8 @@ def section(result: dict[str, Any]) -> str:
 
 def _rate(rate: dict[str, Any]) -> str:
     low, high = rate["quartiles"]
-    digits = 0 if rate["median"] >= 100 else 1
-    return f"{rate['median']:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+    digits = 2 if rate["median"] < 10 else 1
+    return f"{rate['median']:,.{digits}f} ± {(high - low) / 2:.{digits}f}"
 
 
 def main() -> None:

@@ -354,6 +354,8 @@ def earlier(minutes: float) -> dict[str, Any]:
 def section(result: dict[str, Any]) -> str:
     """The result in Markdown; moments that are not there yet are left out."""
     cells = {name: rows for name, rows in result["candidates"].items() if rows}
+    longest = max(float(key) for rows in cells.values() for key in rows)
+    options = f"--minutes {result['minutes']:g} --peer-minutes {longest:g}"
     lines = [
         "Trainings on the same glyphs and texts, judged on the way by "
         f"{result['samples']} held-out definitions, 20 steps, no guidance, averaged weights "
@@ -362,7 +364,7 @@ def section(result: dict[str, Any]) -> str:
         "loop, “ours” the recipe glyph64 for this time; its learning rate reaches 0 at the end, "
         "so its earlier moments are worse than a shorter training would be. Minutes are those of "
         "two cores: processor time over two. Repeat it with "
-        "`python benchmarks/time_to_quality.py`.",
+        f"`python benchmarks/time_to_quality.py {options}`.",
         "",
         *_finding(cells),
         "Each cell: Fréchet distance beyond that of real glyphs, radicals that are right, width of "
