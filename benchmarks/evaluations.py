@@ -147,6 +147,42 @@ def section(result: dict[str, Any]) -> str:
     return "\n".join([head, "", *make(result["cells"])]) + "\n"
 
 
+def picture(result: dict[str, Any]) -> Any:
+    """Excess by evaluations, a line a sampler; of the guidance, what it gains and what it costs."""
+    from minidiff.figures import BLUE, DARK, GREEN, GREY, ORANGE, legend_below, new
+
+    if "ddim" not in result["cells"]:
+        figure, axes = new(1, 2, size=(7.0, 2.9))
+        cells = {float(scale): row for scale, row in result["cells"].items()}
+        shares = {"words_shown": ("20 words", ORANGE), "radical_right": ("radicals", BLUE)}
+        for key, (name, colour) in shares.items():
+            values = [100 * row[key] for row in cells.values()]
+            axes[0].plot(list(cells), values, color=colour, marker="o", label=f"{name} right, %")
+        axes[0].set(xlabel="guidance", ylim=(0, 100))
+        axes[0].legend(frameon=False, loc="lower right")
+        axes[1].plot(
+            list(cells), [row["excess"] for row in cells.values()], color=GREEN, marker="o"
+        )
+        axes[1].set(xlabel="guidance", ylabel="excess Fréchet distance", ylim=(0, None))
+        return figure
+    figure, axis = new(size=(6.4, 3.8))
+    styles = ((BLUE, "-"), (GREEN, "-"), (GREY, "-"), (DARK, "-"), (ORANGE, "-"), (DARK, ":"))
+    for (name, row), (colour, style) in zip(result["cells"].items(), styles):
+        counts = [count for count in row if int(count) > 2]  # with fewer nothing can be seen
+        excess = [row[count]["excess"] for count in counts]
+        line = {"color": colour, "linestyle": style, "marker": "o", "markersize": 4}
+        axis.plot([int(count) for count in counts], excess, label=name, **line)
+    blur = result["excess_of_real_blurred_by_1_pixel"]
+    axis.axhline(blur, color=GREY, linewidth=1, linestyle="--")
+    axis.text(250, blur + 0.4, "real glyphs after a blur of 1 pixel", ha="right", color=GREY)
+    axis.set(xlabel="evaluations of the network", ylabel="excess Fréchet distance")
+    ticks = [count for count in (*EVALUATIONS, *MANY) if count > 2]
+    axis.set(xscale="log", ylim=(0, 28), xticks=ticks, xticklabels=ticks)
+    axis.minorticks_off()
+    legend_below(figure, axis, ncols=3)
+    return figure
+
+
 def samplers_table(cells: dict[str, Any]) -> list[str]:
     counts = [str(count) for count in (*EVALUATIONS, *MANY)]
     lines = [

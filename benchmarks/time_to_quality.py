@@ -390,6 +390,23 @@ def section(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def picture(result: dict[str, Any]) -> Any:
+    """The curves: distance by minutes of training, one line a candidate."""
+    from minidiff.figures import BLUE, GREEN, ORANGE, new
+
+    figure, axis = new(size=(6.4, 3.4))
+    styles = ((GREEN, "s"), (BLUE, "^"), (ORANGE, "o"))
+    for (name, rows), (colour, marker) in zip(result["candidates"].items(), styles):
+        minutes = sorted(rows, key=float)
+        excess = [rows[key]["excess"] for key in minutes]
+        axis.plot([float(key) for key in minutes], excess, color=colour, marker=marker, label=name)
+    axis.set(xlabel="minutes of two cores", ylabel="excess Fréchet distance", yscale="log")
+    axis.set(xlim=(0, None), yticks=(10, 30, 100, 300), yticklabels=("10", "30", "100", "300"))
+    axis.minorticks_off()
+    axis.legend(frameon=False, loc="upper right")
+    return figure
+
+
 def _cell(row: dict[str, Any]) -> str:
     return f"{row['excess']:.1f}, {row['radical_right']:.0%}, {row['edge_width']:.2f}"
 

@@ -134,6 +134,19 @@ def test_the_page_is_fresh() -> None:
     assert page.page() == written, "run python benchmarks/page.py"
 
 
+def test_the_pictures_of_the_page_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = importlib.import_module("page")
+    shown = re.findall(r"```\{image\} (\S+)\n:alt: \S", page.page())
+    assert len(shown) == len(page.PICTURES)
+    assert all((page.PAGE.parent / place).is_file() for place in shown), "run benchmarks/page.py"
+    (tmp_path / "_static").mkdir()
+    monkeypatch.setattr(page, "PAGE", tmp_path / "benchmarks.md")
+    page.draw_pictures()
+    assert all((tmp_path / place).stat().st_size > 5_000 for place in shown)
+
+
 def test_the_page_has_only_numbers() -> None:
     page = importlib.import_module("page")
     for path in page.RESULTS.glob("*.json"):
