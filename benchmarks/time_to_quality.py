@@ -354,7 +354,7 @@ def earlier(minutes: float) -> dict[str, Any]:
 def section(result: dict[str, Any]) -> str:
     """The result in Markdown; moments that are not there yet are left out."""
     cells = {name: rows for name, rows in result["candidates"].items() if rows}
-    longest = max(float(key) for rows in cells.values() for key in rows)
+    longest = max((float(key) for key in cells.get("diffusers", {})), default=result["minutes"])
     options = f"--minutes {result['minutes']:g} --peer-minutes {longest:g}"
     lines = [
         "Trainings on the same glyphs and texts, judged on the way by "

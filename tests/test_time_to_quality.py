@@ -223,12 +223,13 @@ def cell(excess: float) -> dict[str, Any]:
 
 
 def test_section_with_what_is_there_so_far(quality: Any) -> None:
-    head = {"machine": MACHINE, "seed": 0, "samples": 256}
+    head = {"machine": MACHINE, "seed": 0, "samples": 256, "minutes": 10.0}
     some = {"diffusers": {"2.5": cell(90.0), "60": cell(20.0)}, "ours": {"2.5": cell(30.0)}}
     text = quality.section({**head, "candidates": {**some, "our network": {}}})
     assert "does not reach that: 30.0 after 2.5" in text
     assert "| minutes | diffusers | ours |" in text
     assert "| 60 | 20.0, 25%, 1.50 |  |" in text
+    assert "time_to_quality.py --minutes 10 --peer-minutes 60`" in text
     some["ours"]["10"] = cell(19.0)
     text = quality.section({**head, "candidates": some})
     assert "ours has 19.0 after 10 minutes" in text
