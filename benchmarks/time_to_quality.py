@@ -333,7 +333,7 @@ def candidates(
             lambda weights, texts: diffusers_pictures(network, weights, texts),
         )
 
-    own = folder / "ours"
+    own = folder / f"ours-{minutes:g}"  # the others train the same way however long they shall
     return {
         "diffusers": peer("diffusers", DiffusersUNet),
         "our network, diffusers' recipe": peer("our-network", our_network),
@@ -446,7 +446,7 @@ def main() -> None:
         "floor": round(judge.floor, 3),
     }
     common, longer = moments(minutes, arguments.peer_minutes)
-    every = candidates(ROOT / "runs" / NAME / f"{minutes:g}", minutes)
+    every = candidates(ROOT / "runs" / NAME, minutes)
     for name in [arguments.only] if arguments.only else names:
         folder, make, pictures = every[name]
         cells = earlier(minutes).get(name, {})
