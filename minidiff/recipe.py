@@ -43,6 +43,8 @@ class TrainingConfig:
         ema_decay: of the average of the weights, reached gradually: min(ema_decay, (1+n) / (10+n)).
         no_text: share of pictures trained without their text, which guidance needs.
         senses: share of prompts that are one random sense instead of the whole definition.
+        hidden_tokens: share of a text's tokens that the network does not see, other ones every
+            time: so it cannot learn a definition by heart by one of its words.
         text_encoder, max_tokens: see `minidiff.text.TextEncoder`; None trains without text.
         log_every, evaluate_every, sample_every, save_every: in steps.
         compile: use torch.compile (minutes to start; then faster, most of all on a GPU).
@@ -71,6 +73,7 @@ class TrainingConfig:
     ema_decay: float = 0.999
     no_text: float = 0.1
     senses: float = 0.5
+    hidden_tokens: float = 0.0
     text_encoder: str | None = "minilm"
     max_tokens: int = 32
     log_every: int = 50
@@ -98,7 +101,7 @@ class TrainingConfig:
         for name in ("warmup", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("decay", "ema_decay", "no_text", "senses", "beta2"):
+        for name in ("decay", "ema_decay", "no_text", "senses", "hidden_tokens", "beta2"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if self.image_size % self.unet.multiple:

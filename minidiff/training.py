@@ -259,10 +259,11 @@ class Trainer:
         t = sample_timesteps(config, size, self.schedule.num_train_timesteps, draw)[mine]
         index = self._pictures(step)[mine]
         choice = torch.rand(3, size, generator=draw)[:, mine]
+        hide = torch.rand(size, config.max_tokens, generator=draw)[mine] < config.hidden_tokens
         noise = seeded_generator(config.seed, NOISE, step, device=self.device)
         eps = torch.randn(size, *self.images.shape[1:], generator=noise, device=self.device)[mine]
         x0 = self.model_config.to_data(to_float(self.images[self._send(index)]))
-        return x0, eps, self._send(t), *self._tokens(index, choice)
+        return x0, eps, self._send(t), *self._tokens(index, choice, hide)
 
     def _send(self, x: Tensor) -> Tensor:
         """To the device; on a GPU without waiting until it has done all that was asked before."""
@@ -286,8 +287,13 @@ class Trainer:
             index[here] = order[position[here] % total]
         return index
 
-    def _tokens(self, index: Tensor, choice: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Tokens and mask for pictures `index` (b,); `choice` (3, b), uniform, picks prompts."""
+    def _tokens(
+        self, index: Tensor, choice: Tensor, hide: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Tokens and mask for pictures `index` (b,).
+
+        `choice` (3, b), uniform, picks prompts; `hide` (b, max_tokens) masks tokens.
+        """
         if self.texts is None:
             return None, None
         rows, count = (table[index] for table in self.prompt_rows)
@@ -295,7 +301,8 @@ class Trainer:
         sense = sense.where((choice[0] < self.config.senses) & (count > 1), 0)
         row = rows.gather(1, sense[:, None])[:, 0]
         row = row.where(choice[2] >= self.config.no_text, -1)  # −1: the empty prompt
-        return self._read(row)
+        tokens, mask = self._read(row)
+        return tokens, mask & ~self._send(hide[:, : mask.shape[1]])
 
     def _read(self, row: Tensor) -> tuple[Tensor, Tensor]:
         assert self.texts is not None

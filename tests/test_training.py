@@ -250,6 +250,24 @@ def test_the_ends_of_the_shares(
     assert {n for mask in masks if mask is not None for n in mask.sum(1).tolist()} == expected
 
 
+def test_tokens_are_hidden_as_often_as_asked_and_nothing_else_changes(tmp_path: Path) -> None:
+    config = change(TEXT, batch_size=20, no_text=0.0, senses=0.0)
+    seen = Trainer(config, Pictures(), tmp_path / "seen")
+    hiding = Trainer(change(config, hidden_tokens=0.3), Pictures(), tmp_path / "hiding")
+    kept = total = 0
+    for step in range(50):
+        for a, b in zip(seen.batch(step)[:4], hiding.batch(step)[:4]):
+            assert a is not None and b is not None and torch.equal(a, b)
+        mask, left, again = (x.batch(step)[4] for x in (seen, hiding, hiding))
+        assert mask is not None and left is not None and again is not None
+        assert torch.equal(left, again)
+        assert not (left & ~mask).any()  # padding stays padding
+        kept, total = kept + int(left.sum()), total + int(mask.sum())
+    assert 1 - kept / total == pytest.approx(0.3, abs=0.03)
+    every = Trainer(change(config, hidden_tokens=1.0), Pictures(), tmp_path / "all").batch(0)[4]
+    assert every is not None and not every.any()
+
+
 def test_tokens_are_those_of_the_picture(tmp_path: Path) -> None:
     config = change(TEXT, no_text=0.0, senses=0.0)
     pictures = Pictures()
@@ -953,6 +971,7 @@ def test_a_recipe_from_plain_values() -> None:
         ({"warmup": -1}, "warmup must not be negative, got -1"),
         ({"weight_decay": -0.1}, "weight_decay must not be negative"),
         ({"no_text": 1.5}, "no_text must lie between 0 and 1, got 1.5"),
+        ({"hidden_tokens": -0.1}, "hidden_tokens must lie between 0 and 1, got -0.1"),
         ({"ema_decay": -0.1}, "ema_decay must lie between 0 and 1"),
         ({"image_size": 0}, "image_size must be above 0"),
         ({"time_limit": 0.0}, "time_limit must be a number above 0, got 0.0"),
