@@ -23,8 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from minidiff.run_folder import TrainingStopped
 
+tqdm.monitor_interval = 0  # no thread in the parent, whose locks a fork could find held
 CLEAR = (ValueError, TypeError, OSError, ImportError, MemoryError, TrainingStopped)
 Act = Callable[[], Any]
 
