@@ -333,7 +333,7 @@ def candidates(
             lambda weights, texts: diffusers_pictures(network, weights, texts),
         )
 
-    own = folder / f"ours-{minutes:g}"  # the others train the same way however long they shall
+    own = folder / f"ours-{minutes:g}"  # only ours depends on its length
     return {
         "diffusers": peer("diffusers", DiffusersUNet),
         "our network, diffusers' recipe": peer("our-network", our_network),

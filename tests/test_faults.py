@@ -61,6 +61,30 @@ def test_careless_code_is_found_out(results: dict[str, Any], careless: str) -> N
     assert results["careless"][careless] > 0
 
 
+def test_a_child_that_is_killed_while_a_bar_is_drawn_hangs_no_later_one() -> None:
+    program = """if True:
+        import time
+        from fault_cases.frame import Child, in_child
+        from tqdm.auto import tqdm
+
+        def hold():
+            with tqdm.get_lock():
+                time.sleep(60)
+
+        list(tqdm(range(2)))  # the parent's own bar makes the lock
+        child = Child(hold)
+        time.sleep(0.5)
+        child.kill()
+        assert child.end().kind == "killed"
+        print(in_child(lambda: list(tqdm(range(2))), timeout=10).kind)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT / "tools", capture_output=True,
+        encoding="utf-8", timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout == "returned\n"
+
+
 def main() -> None:
     sys.path.insert(0, str(ROOT / "tools"))
     import faults

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,12 @@ from tqdm import tqdm
 
 from minidiff.run_folder import TrainingStopped
 
-tqdm.monitor_interval = 0  # no thread in the parent, whose locks a fork could find held
+# The lock of all progress bars is by default one for parent and children: killed while it holds it,
+# a child makes every later one hang. A thread's lock each process has for itself, free at the fork
+# if the parent has no other thread, such as the bars' monitor.
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0
+
 CLEAR = (ValueError, TypeError, OSError, ImportError, MemoryError, TrainingStopped)
 Act = Callable[[], Any]
 
