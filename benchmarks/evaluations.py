@@ -163,7 +163,7 @@ def picture(result: dict[str, Any]) -> Any:
         axes[1].plot(
             list(cells), [row["excess"] for row in cells.values()], color=GREEN, marker="o"
         )
-        axes[1].set(xlabel="guidance", ylabel="excess Fréchet distance", ylim=(0, None))
+        axes[1].set(xlabel="guidance", ylabel="excess Fréchet distance", ylim=(-1, None))
         return figure
     figure, axis = new(size=(6.4, 3.8))
     styles = ((BLUE, "-"), (GREEN, "-"), (GREY, "-"), (DARK, "-"), (ORANGE, "-"), (DARK, ":"))
@@ -177,7 +177,7 @@ def picture(result: dict[str, Any]) -> Any:
     axis.text(250, blur + 0.4, "real glyphs after a blur of 1 pixel", ha="right", color=GREY)
     axis.set(xlabel="evaluations of the network", ylabel="excess Fréchet distance")
     ticks = [count for count in (*EVALUATIONS, *MANY) if count > 2]
-    axis.set(xscale="log", ylim=(0, 28), xticks=ticks, xticklabels=ticks)
+    axis.set(xscale="log", ylim=(-1, 28), xticks=ticks, xticklabels=ticks)
     axis.minorticks_off()
     legend_below(figure, axis, ncols=3)
     return figure
