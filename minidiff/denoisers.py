@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -132,7 +133,11 @@ class Denoiser:
         Args:
             x_t: (B, ...) noisy data.
             t: one timestep or (B,) of them, in 1 … T (at t = 0 nothing is to be removed).
+
+        Raises:
+            ValueError: for other timesteps.
         """
+        self.schedule.checked(t, lowest=1)
         x0, eps = self.estimate(x_t, t)
         prediction = Prediction(x_t, x0, eps, *self.schedule.coefficients(t, like=x_t))
         return prediction if self.clip is None else prediction.clipped(*self.clip)
@@ -143,15 +148,21 @@ class NetworkDenoiser(Denoiser):
 
     Args:
         network: called as `network(x_t, t, **condition)` with x_t (B, C, H, W) and t (B,); returns
-            (B, C, H, W).
+            (B, C, H, W). One of diffusers answers with an object and calls its timesteps 0 … T − 1:
+            `lambda x_t, t: unet(x_t, t - 1).sample`.
         schedule: the noise that it was trained with.
         prediction_type: "eps", "x0", "v" or "flow".
         clip: (low, high) range of the data, or None for no clipping.
         condition: keyword arguments handed to the network, for instance tokens and mask.
 
     Raises:
-        ValueError: for an unknown type, or for eps on a schedule with alpha_T = 0: there x_T holds
-            nothing of the data, and x_0 = (x_T − sigma eps) / alpha would divide by zero.
+        ValueError: for an unknown type, or for eps on a schedule that ends at alpha_T = 0 or as
+            good as there: x_T holds nothing of the data, and x_0 = (x_T − sigma eps) / alpha would
+            divide by zero.
+
+    Warns:
+        UserWarning: when, unclipped, x_0 is such a quotient with an alpha below 0.02: errors of the
+            network then come out more than 50 times as large.
     """
 
     def __init__(
@@ -164,10 +175,10 @@ class NetworkDenoiser(Denoiser):
     ) -> None:
         super().__init__(schedule, clip)
         _mixing(prediction_type, schedule.alpha, schedule.sigma)  # refuses an unknown type
-        if prediction_type == "eps" and schedule.alpha[-1] == 0:
+        if prediction_type == "eps" and schedule.alpha[-1] < 1e-6:
             raise ValueError(
                 f"prediction_type 'eps' cannot be used with schedule {schedule.name!r} because its "
-                "alpha is 0 at t = T; use 'v', 'flow' or 'x0'"
+                f"alpha is {schedule.alpha[-1]:.2g} at t = T; use 'v', 'flow' or 'x0'"
             )
         self.network, self.prediction_type, self.condition = network, prediction_type, condition
 
@@ -178,17 +189,43 @@ class NetworkDenoiser(Denoiser):
         return other
 
     def output(self, x_t: Tensor, t: int | Tensor) -> Tensor:
-        """(B, C, H, W) what the network itself says, before it is solved for x_0 and eps."""
-        t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
-        return self.network(x_t, t, **self.condition)
+        """(B, C, H, W) what the network itself says, before it is solved for x_0 and eps.
+
+        Raises:
+            ValueError: for timesteps that are not whole numbers in 1 … T.
+            TypeError: if it answers with something else than one tensor of the shape of x_t, which
+                would be broadcast against it in silence.
+        """
+        t = self.schedule.checked(t, lowest=1).to(x_t.device).expand(len(x_t))
+        y = self.network(x_t, t, **self.condition)
+        given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        if given != tuple(x_t.shape):
+            raise TypeError(
+                f"the network must answer with a tensor of the shape of x_t, {tuple(x_t.shape)}, "
+                f"got {given} (one of diffusers: lambda x_t, t: network(x_t, t - 1).sample)"
+            )
+        return y
 
     def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
         # y = a x0 + b eps and x_t = alpha x0 + sigma eps: two equations, solved by Cramer's rule.
         alpha, sigma = self.schedule.coefficients(t, like=x_t)
         a, b = _mixing(self.prediction_type, alpha, sigma)
+        if self.prediction_type == "eps" and self.clip is None:
+            self._warn_of_division(t)
         y = self.output(x_t, t)
         determinant = alpha * b - sigma * a
         return (b * x_t - sigma * y) / determinant, (alpha * y - a * x_t) / determinant
+
+    def _warn_of_division(self, t: int | Tensor) -> None:
+        """Once: the same words for every t. On a GPU only for a number, as in `Schedule.checked`."""
+        t = torch.as_tensor(t)
+        if t.device.type == "cpu" and self.schedule.alpha[t].min() < 0.02:
+            warnings.warn(
+                f"prediction_type 'eps' on schedule {self.schedule.name!r}: x_0 is divided by an "
+                f"alpha that falls to {self.schedule.alpha[-1]:.1g}, and so are the network's "
+                "errors. Give the range of the data as clip, or train with 'v', 'flow' or 'x0'",
+                stacklevel=4,
+            )
 
     def loss(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """(B,) mean squared error of the network for each example (Ho et al. 2020, eq. 14).
@@ -196,7 +233,13 @@ class NetworkDenoiser(Denoiser):
         Args:
             x0, eps: (B, C, H, W) data and noise.
             t: (B,) timesteps in 1 … T.
+
+        Raises:
+            ValueError: for x0 and eps of different shapes, or timesteps that cannot be.
+            TypeError: for an answer of another shape.
         """
+        if x0.shape != eps.shape:
+            raise ValueError(f"x0 is {tuple(x0.shape)} but eps {tuple(eps.shape)}: give both alike")
         target = training_target(self.prediction_type, self.schedule, x0, eps, t)
         error = self.output(self.schedule.add_noise(x0, eps, t), t).float() - target
         return error.square().flatten(1).mean(1)
@@ -205,12 +248,13 @@ class NetworkDenoiser(Denoiser):
 class Guided(Denoiser):
     """Classifier-free guidance: uncond + s (cond − uncond).
 
-    This is eq. 6 of Ho & Salimans 2022, whose w is s − 1.
+    This is eq. 6 of Ho & Salimans 2022 with s = 1 + w.
 
     Args:
         conditional: the denoiser that is told the text.
         unconditional: the one that is told nothing, or a negative prompt.
-        guidance_scale: s. 1 is the conditional denoiser itself, bit for bit and at its cost.
+        guidance_scale: how far to go from one to the other. At 1 this is the conditional denoiser
+            itself, bit for bit and at its cost.
         clip: range of the data; applied once, after the two are combined. By default that of the
             conditional denoiser.
 

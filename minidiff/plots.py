@@ -18,6 +18,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from minidiff.glyphs import to_float
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -28,8 +30,24 @@ GIF_SIDE = 65_535  # pixels: a GIF has two bytes for each side
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """float in [-1, 1] (any shape) to uint8, 255 = white."""
+    """float in [-1, 1] (any shape) to uint8, 255 = white; what is uint8 already stays as it is.
+
+    Raises:
+        ValueError: for other whole numbers, which tell nothing of what is black and what is white.
+    """
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise ValueError(
+            f"pictures are float in [-1, 1] or uint8 (255 = white), got {images.dtype}: convert "
+            "them to one of these"
+        )
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def one_line(text: str) -> str:
+    """A text as it can be drawn: line ends, tabs and what has no picture become single spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def grid(
@@ -38,18 +56,19 @@ def grid(
     """Pictures side by side on white.
 
     Args:
-        images: (N, 1, H, W) in [-1, 1], or values beyond it, which are cut off.
+        images: (N, 1, H, W) in [-1, 1], or values beyond it, which are cut off; or uint8.
         columns: pictures in a row.
         scale: each pixel becomes scale × scale.
-        labels: one line of text above each row, or None.
+        labels: a text above each row, or None. Drawn on one line and cut where the row ends.
 
     Returns:
         a grey Pillow image.
 
     Raises:
-        ValueError: for no pictures, coloured ones, or a scale or columns below 1.
+        ValueError: for no pictures, coloured ones, other whole numbers than uint8, or a scale or
+            columns below 1.
     """
-    _check_grey(images)
+    images = _grey(images)
     if columns < 1 or scale < 1:
         raise ValueError(f"columns and scale must be at least 1, got {columns} and {scale}")
     cells = to_uint8(images[:, 0]).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
@@ -69,15 +88,29 @@ def grid(
     if labels:
         draw, font = ImageDraw.Draw(sheet), _font(15)
         for row, label in enumerate(labels[:rows]):
-            draw.text((GAP, GAP + row * (height + GAP + heading)), label, fill=0, font=font)
+            corner = (GAP, GAP + row * (height + GAP + heading))
+            draw.text(corner, _cut(one_line(label), font, sheet.width - 2 * GAP), fill=0, font=font)
     return sheet
 
 
-def _check_grey(images: Tensor) -> None:
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, with its end left out if it is wider than this many pixels."""
+    kept = text[:width]  # no letter is narrower than a pixel
+    if font.getlength(kept) <= width:
+        return kept
+    while kept and font.getlength(f"{kept}…") > width:
+        kept = kept[:-1]
+    return f"{kept.rstrip()}…"
+
+
+def _grey(images: Tensor) -> Tensor:
+    """The pictures, as floats or uint8; an array is welcome, too."""
+    images = torch.as_tensor(images)
     if images.ndim != 4 or images.shape[1] != 1 or len(images) == 0:
         raise ValueError(
             f"expected one or more grey pictures (N, 1, H, W), got shape {tuple(images.shape)}"
         )
+    return images
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
@@ -155,14 +188,15 @@ def show(
     """A matplotlib figure of pictures, with a title over each if you like.
 
     Args:
-        images: (N, 1, H, W) in [-1, 1].
-        titles: N of them; Chinese characters are drawn with the shipped font.
+        images: (N, 1, H, W) in [-1, 1], or uint8.
+        titles: N of them, drawn as they stand; Chinese characters with the shipped font.
         size: of a picture in inches.
 
     Raises:
-        ValueError: for no pictures, coloured ones, or not as many titles.
+        ValueError: for no pictures, coloured ones, other whole numbers than uint8, or not as many
+            titles.
     """
-    _check_grey(images)
+    images = _grey(images)
     if titles is not None and len(titles) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} pictures: give one each")
     import matplotlib.pyplot as plt
@@ -175,11 +209,13 @@ def show(
     )
     for axis in axes.flat:
         axis.set_axis_off()
-    for i, image in enumerate(images[:, 0].cpu().numpy()):
+    if not images.is_floating_point():
+        images = to_float(to_uint8(images))
+    for i, image in enumerate(images[:, 0].float().cpu().numpy()):
         axis = axes.flat[i]
         axis.imshow(image, cmap="gray", vmin=-1, vmax=1)
-        if titles:
-            axis.set_title(titles[i], fontsize=10)
+        if titles:  # a prompt with two $ is no formula
+            axis.set_title(one_line(titles[i]), fontsize=10, parse_math=False)
     return figure
 
 

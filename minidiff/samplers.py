@@ -27,6 +27,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -85,7 +86,12 @@ def move(
 
     Returns:
         (B, ...) x_s.
+
+    Raises:
+        ValueError: unless T ≥ t > s ≥ 0, both whole numbers, and for another eta.
     """
+    _check_eta(eta)
+    _checked_grid((t, s), schedule.num_train_timesteps)
     alpha_t, sigma_t = schedule.alpha[t].item(), schedule.sigma[t].item()
     alpha_s, sigma_s = schedule.alpha[s].item(), schedule.sigma[s].item()
     kept = (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2  # e^−2h
@@ -111,12 +117,7 @@ def ddim(
     With eta = 0 this is Euler's method for the probability-flow equation, which in the variables
     x / sigma and alpha / sigma reads d(x / sigma) / d(alpha / sigma) = x_0(x, t). With eta = 1 it
     is `ddpm`.
-
-    Raises:
-        ValueError: for an eta that is not from 0 to 1.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be from 0 (no fresh noise) to 1 (as in DDPM), got {eta!r}")
     return move(denoiser.schedule, x, t, s, now.x0, noise, eta)
 
 
@@ -289,9 +290,14 @@ def standard_normal(
 
 
 def seeded_generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for one purpose, from the whole numbers that name it, such as (seed, picture)."""
+    """A generator for one purpose, from the whole numbers that name it, such as (seed, picture).
+
+    Raises:
+        ValueError: for a key that is not made of whole numbers.
+    """
+    numbers = tuple(whole_number("seed", number) for number in key)  # numpy's as Python's own
     # Python's own generator mixes them well: neighbouring seeds give unrelated noise.
-    return torch.Generator(device).manual_seed(random.Random(repr(key)).getrandbits(63))
+    return torch.Generator(device).manual_seed(random.Random(repr(numbers)).getrandbits(63))
 
 
 def checked_generators(generator: Any, pictures: int) -> Generators:
@@ -321,7 +327,7 @@ def _rule(sampler: str | StepRule, options: dict[str, float]) -> StepRule:
     """The step rule of this name, once its options are known to exist."""
     if callable(sampler):
         rule, name = sampler, getattr(sampler, "__name__", repr(sampler))
-    elif sampler in SAMPLERS:
+    elif isinstance(sampler, str) and sampler in SAMPLERS:
         rule, name = SAMPLERS[sampler], sampler
     else:
         raise ValueError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
@@ -333,7 +339,14 @@ def _rule(sampler: str | StepRule, options: dict[str, float]) -> StepRule:
                 f"sampler {name!r} has no option {option!r}; "
                 + (f"it has {', '.join(known)}" if known else "it has none")
             )
+    if rule is ddim:
+        _check_eta(**options)
     return rule
+
+
+def _check_eta(eta: float = 0.0) -> None:
+    if not (isinstance(eta, Real) and 0 <= eta <= 1):
+        raise ValueError(f"eta must be from 0 (no fresh noise) to 1 (as in DDPM), got {eta!r}")
 
 
 def _checked_grid(timesteps: Sequence[int], last: int) -> list[int]:

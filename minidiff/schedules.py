@@ -113,23 +113,45 @@ class Schedule:
         """alpha_t and sigma_t in the dtype and on the device of `like`, shaped to multiply it.
 
         Args:
-            t: one timestep, or (B,) timesteps, integers in 0 … T.
+            t: one timestep, or (B,) timesteps, whole numbers in 0 … T.
             like: (B, ...) tensor that the result will be multiplied with.
 
         Returns:
             two tensors of shape (B or 1, 1, ..., 1) with as many dimensions as `like`.
 
         Raises:
-            ValueError: for one timestep outside 0 … T.
+            ValueError: as `checked`, and for another number of timesteps than `like` has rows.
         """
-        if isinstance(t, int) and not 0 <= t <= self.num_train_timesteps:  # -1 would mean T
-            raise ValueError(f"t must be between 0 and {self.num_train_timesteps}, got {t}")
-        index = torch.as_tensor(t, dtype=torch.long).reshape(-1)
+        index = self.checked(t).reshape(-1)
+        if len(like) > 1 and len(index) not in (1, len(like)):
+            raise ValueError(f"{len(index)} timesteps for {len(like)} examples: give one, or each")
         shape = (-1,) + (1,) * (like.ndim - 1)
         # One small table per device, made once: training then never waits for a transfer.
         alpha, sigma = self._tables(like.device, like.dtype)
         index = index.to(alpha.device)
         return alpha[index].view(shape), sigma[index].view(shape)
+
+    def checked(self, t: int | Tensor, lowest: int = 0) -> Tensor:
+        """t as a tensor of int64, known to lie in lowest … T.
+
+        On a GPU only the dtype is looked at: to see the values the host would have to wait for it.
+
+        Raises:
+            ValueError: for what is not a whole number (0.5 would be cut to 0) or lies outside (−1
+                would mean T).
+        """
+        try:
+            index = torch.as_tensor(t)
+            whole = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)
+        except (TypeError, ValueError, RuntimeError):  # a text, None, numbers that are too large
+            whole = False
+        if whole and index.device.type == "cpu" and index.numel():
+            low, high = (end.item() for end in index.long().aminmax())
+            whole = lowest <= low and high <= self.num_train_timesteps
+        if not whole:
+            wanted = f"t must be whole numbers from {lowest} to {self.num_train_timesteps}"
+            raise ValueError(f"{wanted}, got {t!r}")
+        return index.long()
 
     def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]
@@ -151,6 +173,9 @@ class Schedule:
 
         Returns:
             (B, ...) x_t.
+
+        Raises:
+            ValueError: for timesteps that are not whole numbers in 0 … T.
         """
         alpha, sigma = self.coefficients(t, like=x0)
         return alpha * x0 + sigma * eps
@@ -192,11 +217,11 @@ class Schedule:
 def linear(num_train_timesteps: int = 1000) -> Schedule:
     """Linearly growing betas, 0.0001 … 0.02 over 1000 steps (Ho et al. 2020, section 4).
 
-    With another number of steps the betas are scaled, so that the noise at the end is the same.
+    With another number of steps each stands for 1000 / T of those, so that the noise at the end is
+    the same.
     """
-    scale = 1000 / num_train_timesteps
-    betas = torch.linspace(1e-4, 0.02, num_train_timesteps, dtype=torch.float64) * scale
-    return _from_betas("linear", betas.clamp(max=0.999))
+    betas = torch.linspace(1e-4, 0.02, num_train_timesteps, dtype=torch.float64)
+    return _from_betas("linear", 1 - (1 - betas) ** (1000 / num_train_timesteps))
 
 
 def cosine(num_train_timesteps: int = 1000) -> Schedule:
@@ -262,15 +287,17 @@ def make_schedule(
         zero_terminal_snr: rescale it so that alpha_T = 0 (the straight line ends there anyway).
 
     Raises:
-        ValueError: for an unknown name, or a T that is not a whole number of at least 2.
+        ValueError: for an unknown name, a T that is not a whole number of at least 2, or a
+            zero_terminal_snr that is not True or False.
     """
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise ValueError(f"unknown schedule {name!r}: choose one of {', '.join(sorted(SCHEDULES))}")
-    if not isinstance(num_train_timesteps, int) or num_train_timesteps < 2:
-        raise ValueError(
-            f"num_train_timesteps must be a whole number of at least 2, got {num_train_timesteps!r}"
-        )
-    schedule = SCHEDULES[name](num_train_timesteps)
+    steps = whole_number("num_train_timesteps", num_train_timesteps)
+    if steps < 2:
+        raise ValueError(f"num_train_timesteps must be at least 2, got {steps}")
+    if not isinstance(zero_terminal_snr, bool):
+        raise ValueError(f"zero_terminal_snr must be True or False, got {zero_terminal_snr!r}")
+    schedule = SCHEDULES[name](steps)
     if zero_terminal_snr and name != "straight":
         schedule = rescale_zero_terminal_snr(schedule)
     return schedule

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+import warnings
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, UNet2DModel
 from torch import Tensor
 
 from minidiff.denoisers import (
@@ -17,6 +20,7 @@ from minidiff.denoisers import (
     NetworkDenoiser,
     training_target,
 )
+from minidiff.samplers import sample
 from minidiff.schedules import Schedule, make_schedule
 
 SCHEDULES = {
@@ -74,7 +78,8 @@ def test_exact_target_gives_back_data_and_noise(schedule: Schedule, prediction_t
         with pytest.raises(ValueError, match="alpha is 0 at t = T; use 'v', 'flow' or 'x0'"):
             NetworkDenoiser(network, schedule, prediction_type)
         return
-    denoiser = NetworkDenoiser(network, schedule, prediction_type)
+    # A range that holds all: without one, noise prediction warns of its division.
+    denoiser = NetworkDenoiser(network, schedule, prediction_type, clip=(-9, 9))
     prediction = denoiser(schedule.add_noise(x0, eps, t), t)
     # dividing by the smallest alpha (cosine at T: 5e-5) or sigma costs some digits
     torch.testing.assert_close(prediction.x0, x0, rtol=1e-9, atol=1e-9)
@@ -101,6 +106,93 @@ def test_loss_is_the_mean_squared_error_of_each_example() -> None:
     x0, eps = noise(4, 1, 5, 5).float(), noise(4, 1, 5, 5, seed=1).float()
     loss = denoiser.loss(x0, torch.tensor([1, 10, 100, 1000]), eps)
     torch.testing.assert_close(loss, eps.square().mean((1, 2, 3)))
+
+
+def test_loss_takes_data_and_noise_of_one_shape() -> None:
+    x0, eps = noise(4, 1, 5, 5), noise(4, 1, 1, 5, seed=1)
+    with pytest.raises(ValueError, match=r"x0 is \(4, 1, 5, 5\) but eps \(4, 1, 1, 5\)"):
+        NetworkDenoiser(Counting(1), LINEAR, "v").loss(x0, torch.tensor([5]), eps)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 8, 8), (4, 1, 8, 1), (1, 1, 8, 8), (8, 8)])
+def test_an_answer_of_another_shape_is_not_broadcast(shape: tuple[int, ...]) -> None:
+    denoiser = NetworkDenoiser(lambda x, t: torch.zeros(shape), LINEAR, "v")
+    x, t = noise(4, 1, 8, 8).float(), torch.tensor([1, 2, 3, 4])
+    for ask in (lambda: denoiser.loss(x, t, x), lambda: denoiser(x, 5)):
+        with pytest.raises(TypeError, match=re.escape(f"(4, 1, 8, 8), got {shape}")):
+            ask()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_network_of_diffusers() -> None:
+    """As the docstring says: its answer is in .sample, and its timesteps count from 0."""
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+    ).eval()  # fmt: skip
+    x, clip = noise(2, 1, 8, 8).float(), (-1.0, 1.0)
+    with pytest.raises(TypeError, match=r"got UNet2DOutput \(one of diffusers: lambda x_t, t"):
+        NetworkDenoiser(unet, LINEAR, "eps", clip)(x, 1000)
+    denoiser = NetworkDenoiser(lambda x_t, t: unet(x_t, t - 1).sample, LINEAR, "eps", clip)
+    theirs = DDIMScheduler(timestep_spacing="trailing", set_alpha_to_one=True)
+    theirs.set_timesteps(10)
+    expected = x
+    with torch.no_grad():
+        for step in theirs.timesteps:
+            answer = unet(expected, step).sample
+            after = theirs.step(answer, step, expected, use_clipped_model_output=True)
+            expected = after.prev_sample
+    ours = sample(denoiser, x, "ddim", num_inference_steps=10)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+# ---- noise prediction where hardly any of the data is left ---------------------------------------
+
+
+def textbook_cosine() -> Schedule:
+    u = torch.linspace(0, 1, 1001, dtype=torch.float64) * math.pi / 2
+    sigma = u.sin()
+    sigma[0] = 0
+    return Schedule("mine", u.cos(), sigma)  # cos(π/2) is 6e-17, not 0
+
+
+def test_noise_prediction_is_refused_where_alpha_is_as_good_as_zero() -> None:
+    with pytest.raises(ValueError, match="'mine' because its alpha is 6.1e-17 at t = T; use 'v'"):
+        NetworkDenoiser(Counting(1), textbook_cosine(), "eps")
+    NetworkDenoiser(Counting(1), textbook_cosine(), "v")
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("cosine", "5e-05"), ("linear", "0.006")])
+def test_division_by_a_small_alpha_is_told(name: str, smallest: str) -> None:
+    schedule, x = make_schedule(name), noise(2, 1, 4, 4)
+    denoiser = NetworkDenoiser(Counting(1), schedule, "eps")
+    told = f"'{name}': x_0 is divided by an alpha that falls to {smallest}, .* as clip, or train"
+    for t in (1000, torch.tensor([5, 1000])):
+        with pytest.warns(UserWarning, match=told):
+            denoiser(x, t)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        denoiser(x, 500)
+        denoiser.loss(x, torch.tensor([1000, 1000]), x)
+        NetworkDenoiser(Counting(1), schedule, "eps", clip=(-1, 1))(x, 1000)
+        for other in ("v", "flow", "x0"):
+            NetworkDenoiser(Counting(1), schedule, other)(x, 1000)
+
+
+@pytest.mark.filterwarnings("ignore:prediction_type 'eps'")
+def test_small_errors_of_noise_prediction_end_far_outside_unless_clipped() -> None:
+    """Why it warns: the answer of a network that is a hundredth wrong, walked down from T."""
+    schedule, x = make_schedule("cosine"), noise(64, 2)
+
+    def nearly(x_t: Tensor, t: Tensor) -> Tensor:  # of standard normal data
+        return schedule.coefficients(t, like=x_t)[1] * x_t + 0.01
+
+    ends = {
+        clip: sample(NetworkDenoiser(nearly, schedule, "eps", clip), x, "ddim").abs().mean().item()
+        for clip in (None, (-3.0, 3.0))
+    }
+    assert ends[None] > 10 and ends[-3.0, 3.0] < 1.2  # of the data: 0.8
 
 
 def test_condition_reaches_the_network_and_can_be_exchanged() -> None:

@@ -103,6 +103,71 @@ def test_grid_with_impossible_layout(columns: int, scale: int) -> None:
         plots.grid(pictures(2), columns, scale)
 
 
+# What spreadsheets, terminals and file names in other encodings put into a text.
+ODD_LABELS = {
+    "a red car\r\nat night": "a red car at night",
+    "gold\r": "gold",
+    "\x1cgold\x00\x1b[31m": "gold [31m",
+    "gold\n\nfish\tbird": "gold fish bird",
+    "right\u202eto left\u2028end\ufeff": "right to left end",
+    "caf\udce9": "caf",
+    "\r\n": "",
+    "金 gold": "金 gold",
+}
+
+
+@pytest.mark.parametrize(("text", "drawn"), ODD_LABELS.items(), ids=[ascii(t) for t in ODD_LABELS])
+def test_a_label_is_drawn_on_one_line(text: str, drawn: str) -> None:
+    assert plots.one_line(text) == drawn
+    empty = torch.ones(1, 1, 64, 64)
+    sheet = plots.grid(empty, scale=4, labels=[text])
+    assert (pixels(sheet) == pixels(plots.grid(empty, scale=4, labels=[drawn]))).all()
+    assert (pixels(sheet)[2 * plots.GAP + 22 :] == 255).all(), "it is drawn over the picture"
+
+
+def test_a_label_ends_where_its_row_does() -> None:
+    long = "a very long description of what should be seen " * 40
+    for text in (long, "W" * 5000, "x" * 300):
+        sheet = pixels(plots.grid(torch.ones(2, 1, 64, 64), columns=2, labels=[text]))
+        assert (sheet[:, -plots.GAP :] == 255).all() and (sheet < 128).any()
+    short = plots.grid(torch.ones(2, 1, 64, 64), columns=2, labels=["short enough"])
+    assert (pixels(short) != sheet).any()
+
+
+@pytest.mark.parametrize("text", ["$5 and $6", "$\\frac{$", "a\r\nb", "100 % _of_ ^it"])
+def test_a_title_is_no_formula(text: str) -> None:
+    import matplotlib.pyplot as plt
+
+    figure = plots.show(pictures(1), [text])
+    figure.canvas.draw()
+    assert figure.axes[0].get_title() == plots.one_line(text)
+    assert not figure.axes[0].title.get_parse_math()
+    plt.close(figure)
+
+
+def test_bytes_are_pictures_too() -> None:
+    import matplotlib.pyplot as plt
+
+    data = render("金木", 16).unsqueeze(1)
+    as_floats = data.float() / 127.5 - 1
+    assert torch.equal(plots.to_uint8(data), data)
+    expected = pixels(plots.grid(as_floats))
+    for given in (data, data.numpy(), as_floats.numpy(), as_floats.double(), as_floats.half()):
+        # half precision has 11 bits: a grey may come out one level off
+        assert np.abs(pixels(plots.grid(given)) - expected).max() <= 1  # type: ignore[arg-type]
+    figure = plots.show(data)
+    assert (np.asarray(figure.axes[0].images[0].get_array()) == as_floats[0, 0].numpy()).all()
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.int8, torch.complex64])
+def test_other_numbers_are_refused_by_name(dtype: torch.dtype) -> None:
+    given = torch.ones(1, 1, 8, 8, dtype=dtype)
+    for call in (plots.grid, plots.show, plots.to_uint8):
+        with pytest.raises(ValueError, match=f"or uint8 .255 = white., got {dtype}"):
+            call(given)
+
+
 # ------------------------------------------------------------------------------- animation
 
 

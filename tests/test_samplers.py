@@ -14,6 +14,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
@@ -25,11 +26,13 @@ from minidiff.denoisers import Denoiser, Guided, MixtureDenoiser, NetworkDenoise
 from minidiff.samplers import (
     SAMPLERS,
     Step,
+    ddim,
     ddpm,
     evaluations,
     move,
     sample,
     sample_steps,
+    seeded_generator,
     standard_normal,
 )
 from minidiff.schedules import Schedule, make_schedule
@@ -96,6 +99,7 @@ def test_last_step_returns_the_predicted_data_bit_for_bit(
 
 @every_schedule
 @every_sampler
+@pytest.mark.filterwarnings("ignore:prediction_type 'eps'")  # which is exact here
 def test_every_prediction_type_walks_the_same_way(schedule: Schedule, sampler: str) -> None:
     """Also from alpha_T = 0, where a division by alpha would give NaN."""
     ideal, x_T = mixture(schedule), noise(16, 2)
@@ -473,10 +477,36 @@ def test_misspelt_options() -> None:
         sample(doubling(LINEAR), noise(1, 2), num_steps=10)
 
 
-@pytest.mark.parametrize("eta", [-0.1, 1.5, math.nan])
-def test_impossible_eta(eta: float) -> None:
-    with pytest.raises(ValueError, match=f"eta must be from 0 .* got {eta}"):
-        sample(doubling(LINEAR), noise(1, 2), "ddim", 3, eta=eta)
+@pytest.mark.parametrize("eta", [-0.1, 1.5, 2, math.nan, math.inf, "1", None])
+def test_impossible_eta(eta: Any) -> None:
+    denoiser, x = doubling(LINEAR), noise(1, 2)
+    with pytest.raises(ValueError, match=f"eta must be from 0 .* got {eta!r}"):
+        sample_steps(denoiser, x, "ddim", 3, eta=eta)  # by the call, before the first step
+    with pytest.raises(ValueError, match=f"eta must be from 0 .* got {eta!r}"):
+        ddim(denoiser, x, 500, 400, denoiser(x, 500), None, lambda: x, eta=eta)
+
+
+@pytest.mark.parametrize("key", [(5,), (0, 3), (2**70, -1)])
+def test_every_kind_of_whole_number_names_a_generator(key: tuple[int, ...]) -> None:
+    expected = seeded_generator(*key).initial_seed()
+    kinds: list[Any] = [np.array(key, dtype=object), [torch.tensor(k) for k in key if k < 2**60]]
+    if max(key) < 2**60:
+        kinds.append([np.int64(k) for k in key])
+    for kind in kinds:
+        if len(kind) == len(key):
+            assert seeded_generator(*kind).initial_seed() == expected
+
+
+@pytest.mark.parametrize("key", [(1.0,), ("0",), (0, True), (None,)])
+def test_a_seed_that_is_no_whole_number(key: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match=f"seed must be a whole number, got {key[-1]!r}"):
+        seeded_generator(*key)
+
+
+@pytest.mark.parametrize("sampler", [[], {}, None, 3])
+def test_a_sampler_that_is_no_name(sampler: Any) -> None:
+    with pytest.raises(ValueError, match="unknown sampler .*: choose one of ddpm"):
+        sample_steps(doubling(LINEAR), noise(1, 2), sampler)
 
 
 @pytest.mark.parametrize("steps", [0, -3, 1001, 2.5])

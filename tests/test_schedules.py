@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
 from diffusers.schedulers.scheduling_ddpm import rescale_zero_terminal_snr as diffusers_rescale
 
+from minidiff.denoisers import IdealDenoiser, NetworkDenoiser, training_target
+from minidiff.samplers import move
 from minidiff.schedules import SCHEDULES, Schedule, make_schedule, rescale_zero_terminal_snr
 
 T = 1000
@@ -107,9 +111,59 @@ def test_coefficients_take_dtype_shape_and_each_t() -> None:
     assert alpha.shape == sigma.shape == (3, 1, 1, 1) and alpha.dtype == torch.float32
     assert torch.equal(alpha.flatten(), schedule.alpha[[0, 500, 1000]].float())
     assert schedule.coefficients(7, like=x.double())[1].item() == schedule.sigma[7].item()
-    for t in (-1, T + 1):  # -1 would silently be the last entry
-        with pytest.raises(ValueError, match=f"between 0 and {T}, got {t}"):
-            schedule.coefficients(t, like=x)
+
+
+@pytest.mark.parametrize(
+    "t",
+    [-1, T + 1, 0.5, 5.0, True, None, "5", 2**70, torch.tensor([1, -1]), torch.tensor([0.5]),
+     torch.tensor([1.0, 2.0]), torch.tensor([True, False]), torch.tensor(T + 1), np.float32(3)],
+    ids=repr,
+)  # fmt: skip
+def test_a_timestep_that_cannot_be(t: Any) -> None:
+    # cut to a whole number, 0.5 would add no noise; -1 would silently be the last entry
+    schedule = make_schedule("cosine")
+    x = torch.zeros(2, 1, 4, 4)
+    denoiser = NetworkDenoiser(lambda x, t: x, schedule, "v")
+    for call in (
+        lambda: schedule.add_noise(x, x, t),
+        lambda: schedule.coefficients(t, like=x),
+        lambda: training_target("eps", schedule, x, x, t),
+        lambda: denoiser(x, t),
+        lambda: denoiser.output(x, t),
+        lambda: denoiser.loss(x, t, x),
+        lambda: move(schedule, x, t, 0, x, torch.rand),
+    ):
+        with pytest.raises(ValueError, match=r"whole numbers from \d+ to") as caught:
+            call()
+        assert repr(t) in str(caught.value)
+
+
+def test_a_denoiser_is_not_asked_at_the_data() -> None:
+    schedule = make_schedule("straight")
+    x = torch.zeros(2, 1, 4, 4)
+    for denoiser in (IdealDenoiser(schedule, x), NetworkDenoiser(lambda x, t: x, schedule, "x0")):
+        with pytest.raises(ValueError, match="whole numbers from 1 to 1000, got 0"):
+            denoiser(x, 0)
+    with pytest.raises(ValueError, match=r"each smaller than the one before, got \(5, 5\)"):
+        move(schedule, x, 5, 5, x, torch.rand)
+
+
+@pytest.mark.parametrize(
+    "t", [7, np.int64(7), np.uint8(7), torch.tensor(7), torch.tensor([7, 7], dtype=torch.uint8), [7, 7]]
+)
+def test_every_kind_of_whole_number_is_a_timestep(t: Any) -> None:
+    schedule, x = make_schedule("cosine"), torch.ones(2, 1, 2, 2, dtype=torch.float64)
+    expected = schedule.alpha[7] * x + schedule.sigma[7] * 3 * x
+    torch.testing.assert_close(schedule.add_noise(x, 3 * x, t), expected)
+
+
+def test_as_many_timesteps_as_examples() -> None:
+    schedule, one, three = make_schedule("cosine"), torch.ones(1, 2), torch.ones(3, 2)
+    t = torch.tensor([1, 500, 1000])
+    assert schedule.add_noise(one, 0 * one, t).shape == (3, 2)  # one example at three moments
+    assert schedule.add_noise(three, 0 * three, t).shape == (3, 2)
+    with pytest.raises(ValueError, match="2 timesteps for 3 examples: give one, or each"):
+        schedule.add_noise(three, three, t[:2])
 
 
 def test_tables_first_used_in_inference_mode_serve_training() -> None:
@@ -158,15 +212,29 @@ def test_impossible_numbers_of_steps(steps: object) -> None:
         make_schedule("linear").timesteps(steps)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("count", [0, 1, -5, 10.0])
-def test_impossible_tables(count: int) -> None:
-    with pytest.raises(ValueError, match="num_train_timesteps"):
+@pytest.mark.parametrize("count", [0, 1, -5, 10.0, True, "1000", None])
+def test_impossible_tables(count: Any) -> None:
+    with pytest.raises(ValueError, match=f"num_train_timesteps .*, got {count!r}"):
         make_schedule("linear", count)
 
 
-def test_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="'sigmoid': choose one of cosine, linear, straight"):
-        make_schedule("sigmoid")
+@pytest.mark.parametrize("count", [np.int64(100), torch.tensor(100)])
+def test_every_kind_of_whole_number_makes_a_table(count: Any) -> None:
+    schedule = make_schedule("cosine", count)
+    assert schedule.num_train_timesteps == 100 and len(schedule.timesteps(np.int64(10))) == 11
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "", None, 3, ["linear"]])
+def test_unknown_name_lists_the_known(name: Any) -> None:
+    message = f"unknown schedule {name!r}: choose one of cosine, linear, straight"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_schedule(name)
+
+
+@pytest.mark.parametrize("value", ["false", 0, None, np.bool_(True)])
+def test_zero_terminal_snr_is_true_or_false(value: Any) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"must be True or False, got {value!r}")):
+        make_schedule("linear", zero_terminal_snr=value)
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
@@ -176,9 +244,12 @@ def test_other_numbers_of_timesteps(name: str, count: int) -> None:
     assert schedule.num_train_timesteps == count and schedule.alpha[-1] == 0
 
 
-def test_linear_ends_at_the_same_noise_with_finer_steps() -> None:
-    coarse, fine = make_schedule("linear", 1000), make_schedule("linear", 8000)
-    torch.testing.assert_close(fine.alpha[::8], coarse.alpha, rtol=0.06, atol=1e-3)
+def test_linear_ends_at_the_same_noise_with_any_number_of_steps() -> None:
+    thousand = make_schedule("linear", 1000)
+    for count in (2, 10, 20, 100, 8000):
+        schedule = make_schedule("linear", count)
+        torch.testing.assert_close(schedule.alpha[-1], thousand.alpha[-1], rtol=0.02, atol=0)
+    torch.testing.assert_close(schedule.alpha[::8], thousand.alpha, rtol=0.02, atol=1e-3)
 
 
 @pytest.mark.parametrize(
