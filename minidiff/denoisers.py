@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.schedules import Schedule
+from minidiff.schedules import Schedule, is_finite
 
 __all__ = [
     "PREDICTION_TYPES",
@@ -217,7 +217,7 @@ class NetworkDenoiser(Denoiser):
         return (b * x_t - sigma * y) / determinant, (alpha * y - a * x_t) / determinant
 
     def _warn_of_division(self, t: int | Tensor) -> None:
-        """Once: the same words for every t. On a GPU only for a number, as in `Schedule.checked`."""
+        """Once: the same words for every t. On a GPU only where t is a number."""
         t = torch.as_tensor(t)
         if t.device.type == "cpu" and self.schedule.alpha[t].min() < 0.02:
             warnings.warn(
@@ -269,7 +269,7 @@ class Guided(Denoiser):
         guidance_scale: float,
         clip: tuple[float, float] | None = None,
     ) -> None:
-        if not math.isfinite(guidance_scale) or guidance_scale < 0:
+        if not (is_finite(guidance_scale) and guidance_scale >= 0):
             raise ValueError(
                 f"guidance_scale must be a number >= 0 (1 = off), got {guidance_scale!r}"
             )
@@ -299,7 +299,7 @@ class IdealDenoiser(Denoiser):
 
     Args:
         schedule: the noise that it knows.
-        data: (N, ...) the examples.
+        data: (N, ...) the examples, floats.
         clip: (low, high) range of the data, or None for no clipping.
     """
 
@@ -307,6 +307,7 @@ class IdealDenoiser(Denoiser):
         self, schedule: Schedule, data: Tensor, clip: tuple[float, float] | None = None
     ) -> None:
         super().__init__(schedule, clip)
+        schedule.coefficients(0, like=data)  # refuses what are no floats
         self.data = data
         self._flat = data.flatten(1)
         self._norms = self._flat.square().sum(1)

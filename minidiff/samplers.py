@@ -27,14 +27,13 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from minidiff.denoisers import Denoiser, Prediction
-from minidiff.schedules import Schedule, whole_number
+from minidiff.schedules import Schedule, is_finite, whole_number
 
 __all__ = [
     "SAMPLERS",
@@ -345,7 +344,7 @@ def _rule(sampler: str | StepRule, options: dict[str, float]) -> StepRule:
 
 
 def _check_eta(eta: float = 0.0) -> None:
-    if not (isinstance(eta, Real) and 0 <= eta <= 1):
+    if not (is_finite(eta) and 0 <= eta <= 1):
         raise ValueError(f"eta must be from 0 (no fresh noise) to 1 (as in DDPM), got {eta!r}")
 
 

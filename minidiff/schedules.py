@@ -36,6 +36,14 @@ def whole_number(name: str, value: Any) -> int:
         raise ValueError(f"{name} must be a whole number, got {value!r}") from None
 
 
+def is_finite(value: Any) -> bool:
+    """Whether it is a finite number: Python's, numpy's or torch's."""
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return False
+
+
 class Schedule:
     """Tables of alpha_t and sigma_t for t = 0 … T, in float64 on the CPU.
 
@@ -120,8 +128,11 @@ class Schedule:
             two tensors of shape (B or 1, 1, ..., 1) with as many dimensions as `like`.
 
         Raises:
-            ValueError: as `checked`, and for another number of timesteps than `like` has rows.
+            ValueError: as `checked`, for another number of timesteps than `like` has rows, and for
+                whole numbers in `like`: a share of the data is none of them.
         """
+        if not like.is_floating_point():
+            raise ValueError(f"data must be floats, pictures in [-1, 1]; these are {like.dtype}")
         index = self.checked(t).reshape(-1)
         if len(like) > 1 and len(index) not in (1, len(like)):
             raise ValueError(f"{len(index)} timesteps for {len(like)} examples: give one, or each")
@@ -142,7 +153,9 @@ class Schedule:
         """
         try:
             index = torch.as_tensor(t)
-            whole = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)
+            whole = not (
+                index.is_floating_point() or index.is_complex() or index.dtype == torch.bool
+            )
         except (TypeError, ValueError, RuntimeError):  # a text, None, numbers that are too large
             whole = False
         if whole and index.device.type == "cpu" and index.numel():
@@ -203,7 +216,7 @@ class Schedule:
                 f"num_inference_steps must be from 1 to {last} (the steps of the schedule), "
                 f"got {steps}"
             )
-        if not 0 < shift < math.inf:
+        if not (is_finite(shift) and shift > 0):
             raise ValueError(f"shift must be a number above 0 (1 = evenly spaced), got {shift!r}")
         grid: list[int] = []
         for i in range(steps + 1):

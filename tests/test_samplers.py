@@ -505,7 +505,7 @@ def test_a_seed_that_is_no_whole_number(key: tuple[Any, ...]) -> None:
 
 @pytest.mark.parametrize("sampler", [[], {}, None, 3])
 def test_a_sampler_that_is_no_name(sampler: Any) -> None:
-    with pytest.raises(ValueError, match="unknown sampler .*: choose one of ddpm"):
+    with pytest.raises(ValueError, match=r"unknown sampler .*: choose one of ddpm"):
         sample_steps(doubling(LINEAR), noise(1, 2), sampler)
 
 

@@ -149,12 +149,26 @@ def test_a_denoiser_is_not_asked_at_the_data() -> None:
 
 
 @pytest.mark.parametrize(
-    "t", [7, np.int64(7), np.uint8(7), torch.tensor(7), torch.tensor([7, 7], dtype=torch.uint8), [7, 7]]
+    "t",
+    [7, np.int64(7), np.uint8(7), torch.tensor(7), torch.tensor([7, 7], dtype=torch.uint8), [7, 7]],
 )
 def test_every_kind_of_whole_number_is_a_timestep(t: Any) -> None:
     schedule, x = make_schedule("cosine"), torch.ones(2, 1, 2, 2, dtype=torch.float64)
     expected = schedule.alpha[7] * x + schedule.sigma[7] * 3 * x
     torch.testing.assert_close(schedule.add_noise(x, 3 * x, t), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_bytes_are_no_data(dtype: torch.dtype) -> None:
+    # alpha as a whole number would be 0: nothing but noise, or nothing at all
+    schedule, x = make_schedule("cosine"), torch.ones(2, 1, 4, 4).to(dtype)
+    for call in (
+        lambda: schedule.add_noise(x, torch.ones(2, 1, 4, 4), 500),
+        lambda: IdealDenoiser(schedule, x),
+        lambda: NetworkDenoiser(lambda x, t: x, schedule, "v")(x, 500),
+    ):
+        with pytest.raises(ValueError, match=f"floats, pictures in .-1, 1.; these are {dtype}"):
+            call()
 
 
 def test_as_many_timesteps_as_examples() -> None:
@@ -198,8 +212,8 @@ def test_shifted_grids(shift: float) -> None:
         assert s / T == pytest.approx(shift * t / (T - t + shift * t), abs=0.6 / T)
 
 
-@pytest.mark.parametrize("shift", [0, -1, float("nan"), float("inf")])
-def test_impossible_shifts(shift: float) -> None:
+@pytest.mark.parametrize("shift", [0, -1, float("nan"), float("inf"), "2", None, 10**400])
+def test_impossible_shifts(shift: Any) -> None:
     with pytest.raises(ValueError, match=f"above 0 .*, got {shift!r}"):
         make_schedule("straight").timesteps(10, shift)
 
@@ -221,7 +235,8 @@ def test_impossible_tables(count: Any) -> None:
 @pytest.mark.parametrize("count", [np.int64(100), torch.tensor(100)])
 def test_every_kind_of_whole_number_makes_a_table(count: Any) -> None:
     schedule = make_schedule("cosine", count)
-    assert schedule.num_train_timesteps == 100 and len(schedule.timesteps(np.int64(10))) == 11
+    steps: Any = np.int64(10)
+    assert schedule.num_train_timesteps == 100 and len(schedule.timesteps(steps)) == 11
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "", None, 3, ["linear"]])

@@ -16,6 +16,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 import minidiff
 from fault_cases import tiny
 from fault_cases.frame import Outcome, Tally, attempt, in_child, new_folder
-from minidiff import cli, denoisers, glyphs, samplers, schedules
+from minidiff import cli, denoisers, glyphs, plots, samplers, schedules
 from minidiff.checkpoints import ModelConfig
 from minidiff.pipeline import Pipeline
 from minidiff.recipe import TrainingConfig
@@ -221,7 +222,8 @@ def bad_command_lines(tally: Tally, short: bool) -> None:
 
 ODD: st.SearchStrategy[Any] = st.sampled_from(
     [None, True, -1, 0, 1, 2, 3, 7, 10**20, -(10**20), 0.5, 2.0, math.nan, math.inf, -math.inf,
-     1e300, "", "x", "1", b"1", (), [1], {}, float("1e-320"), 1000, 1001]
+     1e300, "", "x", "1", b"1", (), [1], {}, float("1e-320"), 1000, 1001, np.int64(3),
+     np.float32(0.5), np.bool_(True), torch.tensor(2), torch.tensor(0.5)]
 )  # fmt: skip
 TEXT = st.one_of(
     st.text(max_size=40),
@@ -233,6 +235,10 @@ PROMPT = st.one_of(TEXT, st.lists(TEXT, max_size=3), ODD)
 SAMPLER = st.one_of(st.sampled_from([*samplers.SAMPLERS]), TEXT, ODD)
 STEPS = st.one_of(st.integers(1, 4), st.integers(-3, 1200).filter(lambda n: n > 900 or n < 9), ODD)
 SCALE = st.one_of(st.floats(), st.floats(0, 10), ODD)
+TIMES = [
+    torch.tensor([1, 1000]), torch.tensor([0.5, 3.0]), [5, 6], [5.0, 6.0], torch.tensor([-1, 2]),
+    torch.tensor([1, 2, 3]), torch.tensor([True, False]), np.arange(2), np.arange(2.0),
+]  # fmt: skip
 GRID = st.one_of(
     st.none(), st.lists(st.integers(-2, 1002), max_size=5),
     st.lists(st.integers(0, 1000), min_size=2, max_size=5, unique=True).map(
@@ -300,6 +306,23 @@ def calls(pipeline: Pipeline, folder: Path) -> dict[str, tuple[Callable[..., Any
         (folder / "metadata.csv").write_text(content, encoding="utf-8", errors="replace")
         assert len(minidiff.ImageFolder(folder, size)) > 0
 
+    def noised(t: Any, name: str) -> None:
+        made, x = minidiff.make_schedule(name), torch.ones(2, 1, 3, 3, dtype=torch.float64)
+        x_t = made.add_noise(x, 3 * x, t)
+        for row, one in zip(x_t, torch.as_tensor(t).expand(2).tolist(), strict=True):
+            assert one in range(1001) and type(one) is int
+            expected = made.alpha[one] + 3 * made.sigma[one]
+            assert torch.allclose(row, expected.expand_as(row))
+
+    def sheet(label: str, dtype: torch.dtype, columns: Any, scale: Any) -> None:
+        pictures = torch.ones(2, 1, 8, 8).to(dtype) * (255 if dtype == torch.uint8 else 1)
+        made = np.asarray(plots.grid(pictures, columns, scale, [label, label]))
+        assert (made[: plots.GAP] == 255).all() and (made[-plots.GAP - 8 :] == 255).all()
+
+    def seed(key: Any, again: Any) -> None:
+        first, second = samplers.seeded_generator(key), samplers.seeded_generator(again)
+        assert (first.initial_seed() == second.initial_seed()) == (int(key) == int(again))
+
     def glyph(chars: str, size: Any) -> None:
         images = glyphs.render(chars, size)
         assert images.shape == (len(chars), size, size)
@@ -323,6 +346,13 @@ def calls(pipeline: Pipeline, folder: Path) -> dict[str, tuple[Callable[..., Any
         "make_schedule": (schedule, {
             "name": st.one_of(names, TEXT), "count": st.one_of(st.integers(-2, 2000), ODD),
             "zero": st.booleans(), "steps": STEPS, "shift": SCALE}),
+        "add_noise": (noised, {
+            "t": st.one_of(st.integers(-5, 1005), ODD, st.sampled_from(TIMES)), "name": names}),
+        "grid": (sheet, {
+            "label": TEXT, "columns": number, "scale": number, "dtype": st.sampled_from(
+                [torch.float32, torch.uint8, torch.float16, torch.int64, torch.bool])}),
+        "seeded_generator": (seed, {
+            "key": st.one_of(st.integers(), ODD), "again": st.one_of(st.integers(), ODD)}),
         "UNet": (network, {
             "channels": channels, "attention": st.lists(st.booleans(), max_size=3),
             "blocks": number, "head_dim": st.sampled_from([8, 16, 0, -1, 7]), "stem": number,
