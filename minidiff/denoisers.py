@@ -143,6 +143,16 @@ class Denoiser:
         return prediction if self.clip is None else prediction.clipped(*self.clip)
 
 
+def _checked(answer: Any, x_t: Tensor) -> Tensor:
+    given = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    if given != tuple(x_t.shape):
+        raise TypeError(
+            f"the network must answer with a tensor of the shape of x_t, {tuple(x_t.shape)}, "
+            f"got {given} (one of diffusers: lambda x_t, t: network(x_t, t - 1).sample)"
+        )
+    return answer
+
+
 class NetworkDenoiser(Denoiser):
     """A network together with what it was trained to predict.
 
@@ -197,27 +207,21 @@ class NetworkDenoiser(Denoiser):
                 would be broadcast against it in silence.
         """
         t = self.schedule.checked(t, lowest=1).to(x_t.device).expand(len(x_t))
-        y = self.network(x_t, t, **self.condition)
-        given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        if given != tuple(x_t.shape):
-            raise TypeError(
-                f"the network must answer with a tensor of the shape of x_t, {tuple(x_t.shape)}, "
-                f"got {given} (one of diffusers: lambda x_t, t: network(x_t, t - 1).sample)"
-            )
-        return y
+        return _checked(self.network(x_t, t, **self.condition), x_t)
 
     def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
         # y = a x0 + b eps and x_t = alpha x0 + sigma eps: two equations, solved by Cramer's rule.
         alpha, sigma = self.schedule.coefficients(t, like=x_t)
         a, b = _mixing(self.prediction_type, alpha, sigma)
-        if self.prediction_type == "eps" and self.clip is None:
-            self._warn_of_division(t)
         y = self.output(x_t, t)
         determinant = alpha * b - sigma * a
+        self._warn_of_division(t)
         return (b * x_t - sigma * y) / determinant, (alpha * y - a * x_t) / determinant
 
     def _warn_of_division(self, t: int | Tensor) -> None:
         """Once: the same words for every t. On a GPU only where t is a number."""
+        if self.prediction_type != "eps" or self.clip is not None:
+            return
         t = torch.as_tensor(t)
         if t.device.type == "cpu" and self.schedule.alpha[t].min() < 0.02:
             warnings.warn(

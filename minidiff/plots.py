@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from minidiff.glyphs import to_float
+from minidiff.schedules import whole_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,6 +70,7 @@ def grid(
             columns below 1.
     """
     images = _grey(images)
+    columns, scale = whole_number("columns", columns), whole_number("scale", scale)
     if columns < 1 or scale < 1:
         raise ValueError(f"columns and scale must be at least 1, got {columns} and {scale}")
     cells = to_uint8(images[:, 0]).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
@@ -153,10 +155,11 @@ def animation(
     return buffer.getvalue()
 
 
-def save_picture(path: Path, payload: bytes | Image.Image | np.ndarray) -> None:
+def save_picture(path: str | Path, payload: bytes | Image.Image | np.ndarray) -> None:
     """Write an image as PNG, an array as .npy, or finished bytes: whole or not at all.
 
     Raises:
+        ValueError: for anything else, and for a path that is none.
         OSError: where it cannot be written (full disk, no permission), naming the path; what lay
             there before is untouched then.
     """

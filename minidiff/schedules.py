@@ -58,7 +58,7 @@ class Schedule:
     """
 
     def __init__(self, name: str, alpha: Tensor, sigma: Tensor) -> None:
-        alpha, sigma = alpha.double().cpu(), sigma.double().cpu()
+        alpha, sigma = (torch.as_tensor(x, dtype=torch.float64).cpu() for x in (alpha, sigma))
         if alpha.ndim != 1 or alpha.shape != sigma.shape or len(alpha) < 2:
             raise ValueError(
                 f"alpha and sigma must be two tables of T + 1 numbers, got shapes "
