@@ -267,11 +267,7 @@ class Pipeline:
         if generators is None:
             seeds = [(seed, i) for _ in prompts for i in range(images)]
             generators = [samplers.seeded_generator(*key) for key in seeds]
-        if not isinstance(sampler, str) and not callable(sampler):
-            raise TypeError(
-                f"sampler must be one of {', '.join(samplers.SAMPLERS)}, or a step rule of your "
-                f"own, got {sampler!r}"
-            )
+        _check_sampler(sampler)
         grid = self.timesteps(steps) if timesteps is None else timesteps
         # A list, because an iterator could be walked only once.
         options["timesteps"] = grid = list(grid) if isinstance(grid, Iterable) else grid
@@ -365,6 +361,14 @@ def _checked_prompts(prompt: Any) -> list[str]:
         if not isinstance(text, str):
             raise TypeError(f'a prompt must be a text such as "gold", or a list, got {text!r}')
     return prompts
+
+
+def _check_sampler(sampler: Any) -> None:
+    if not isinstance(sampler, str) and not callable(sampler):
+        raise TypeError(
+            f"sampler must be one of {', '.join(samplers.SAMPLERS)}, or a step rule of your own, "
+            f"got {sampler!r}"
+        )
 
 
 def _checked_scale(guidance_scale: Any) -> float:

@@ -174,10 +174,12 @@ class TrainingConfig:
 
 def _locate(path: Path, name: str) -> Path:
     """The file of a recipe; names come before files."""
-    shipped = {p.stem: p for p in sorted(RECIPES.glob("*.toml"))}
+    shipped = {p.stem: p for p in RECIPES.glob("*.toml")}
     if name in shipped:
         warn_of_namesake(name, Path(f"{name}.toml"), "recipe")
         return shipped[name]
     if path.suffix.lower() != ".toml" or not path.is_file():
-        raise ValueError(f"no recipe {name!r}: give one of {', '.join(shipped)}, or a .toml file")
+        raise ValueError(
+            f"no recipe {name!r}: give one of {', '.join(sorted(shipped))}, or a .toml file"
+        )
     return path
