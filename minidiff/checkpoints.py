@@ -26,7 +26,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from minidiff.denoisers import NetworkDenoiser
-from minidiff.inputs import as_path, as_pictures, check_settings, plain_torch
+from minidiff.inputs import as_path, as_pictures, check_settings, is_file, plain_torch
 from minidiff.schedules import Schedule, make_schedule
 from minidiff.unet import UNet, UNetConfig
 
@@ -232,8 +232,9 @@ def read_info(folder: str | Path) -> dict[str, Any]:
         CheckpointError: saying what is wrong with it.
         TypeError: for a folder that is no path.
     """
-    path = as_path("folder", folder) / "config.json"
-    if not path.is_file():
+    folder = as_path("folder", folder)
+    path = folder / "config.json"
+    if not is_file(path):
         raise CheckpointError(
             f"{folder} is not a minidiff checkpoint: it has no config.json. Give the folder that "
             "holds config.json and model.safetensors"

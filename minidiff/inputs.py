@@ -24,6 +24,8 @@ __all__ = [
     "as_pictures",
     "check_pictures",
     "check_settings",
+    "is_file",
+    "is_folder",
     "plain_torch",
     "warn_of_namesake",
 ]
@@ -47,19 +49,22 @@ def as_path(name: str, value: Any) -> Path:
     return Path(path)
 
 
+# Unlike those of Path, which until Python 3.12 raise for a name that is too long, they say no.
+is_folder, is_file = os.path.isdir, os.path.isfile
+
+
 def warn_of_namesake(name: str, path: Path, kind: str) -> None:
     """Names come before files: say so where a file or folder here has the name as well.
 
     Called by a function that the user's code calls through one other.
     """
-    with contextlib.suppress(OSError):  # where nothing can be looked up, nothing else was meant
-        if path.exists():
-            what = "folder" if path.is_dir() else "file"
-            warnings.warn(
-                f"{name!r} is taken for the {kind} of that name; for the {what} here write "
-                f"{f'./{path}'!r}",
-                stacklevel=4,
-            )
+    if is_folder(path) or is_file(path):
+        what = "folder" if is_folder(path) else "file"
+        warnings.warn(
+            f"{name!r} is taken for the {kind} of that name; for the {what} here write "
+            f"{f'./{path}'!r}",
+            stacklevel=4,
+        )
 
 
 def as_device(device: Any) -> torch.device:

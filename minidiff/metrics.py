@@ -193,7 +193,7 @@ def border_white(images: Tensor) -> float:
     images = as_pictures(images)
     inner = images[..., 1:-1, 1:-1]
     pixels = images.numel() - inner.numel()
-    return (images.sum().item() - inner.sum().item()) / pixels
+    return (images.sum().item() - inner.sum().item()) / max(pixels, 1)
 
 
 def blurred(images: Tensor, sigma: float = 1.0) -> Tensor:
@@ -240,7 +240,12 @@ def bootstrap(
         statistic: called with as many tensors as there are samples.
         samples: (N, ...) each, with numbers of their own.
         rounds: how often all are drawn anew.
+
+    Raises:
+        ValueError: for an empty sample.
     """
+    if not all(len(x) for x in samples):
+        raise ValueError("bootstrap needs at least one value in every sample, got none")
     generator = seeded_generator(seed, 5)
     values = []
     for _ in range(rounds):

@@ -25,7 +25,7 @@ from torch import Tensor
 from minidiff import samplers
 from minidiff.checkpoints import CheckpointError, ModelConfig, load_model, read_info
 from minidiff.denoisers import Guided, NetworkDenoiser
-from minidiff.inputs import as_device, as_path, warn_of_namesake
+from minidiff.inputs import as_device, as_path, is_folder, warn_of_namesake
 from minidiff.schedules import whole_number
 from minidiff.unet import UNet
 
@@ -353,7 +353,10 @@ class Pipeline:
 
 def _checked_prompts(prompt: Any) -> list[str]:
     # Of what has no order or several dimensions, iteration gives something else than the texts.
-    no_list = isinstance(prompt, str | bytes | Mapping | Set) or getattr(prompt, "ndim", 1) != 1
+    no_list = (
+        isinstance(prompt, str | bytes | bytearray | Mapping | Set)
+        or getattr(prompt, "ndim", 1) != 1
+    )
     prompts = [prompt] if no_list or not isinstance(prompt, Iterable) else list(prompt)
     if not prompts:
         raise ValueError('there is no prompt: give a text such as "gold" ("" for anything)')
@@ -376,11 +379,14 @@ def _checked_scale(guidance_scale: Any) -> float:
     try:
         if isinstance(guidance_scale, str | bytes | bool):
             raise TypeError
-        return float(guidance_scale)
+        scale = float(guidance_scale)
     except OverflowError:
-        return math.inf
+        scale = math.inf
     except (TypeError, ValueError, RuntimeError):  # the last: a tensor of several
         raise TypeError(f"guidance_scale must be a number, got {guidance_scale!r}") from None
+    if 1e6 < scale < math.inf:  # float32 ends at 3e38
+        raise ValueError(f"guidance_scale must be at most 1,000,000, got {guidance_scale!r}")
+    return scale
 
 
 def _pick(condition: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
@@ -486,10 +492,10 @@ def find_model(name_or_path: str | Path) -> Path:
     """
     folder, name = as_path("name_or_path", name_or_path), os.fspath(name_or_path)
     shipped = _shipped()
-    if name in shipped and (isinstance(name_or_path, str) or not folder.is_dir()):
+    if name in shipped and (isinstance(name_or_path, str) or not is_folder(folder)):
         warn_of_namesake(name, folder, "model")
         return shipped[name]
-    if not name or not folder.is_dir():
+    if not name or not is_folder(folder):
         raise FileNotFoundError(
             f"no model {name!r}: give one that ships ({', '.join(shipped)}) or the "
             "folder of a checkpoint or training run"

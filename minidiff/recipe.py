@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minidiff.checkpoints import check_network
-from minidiff.inputs import as_path, check_settings, warn_of_namesake
+from minidiff.inputs import as_path, check_settings, is_file, warn_of_namesake
 from minidiff.text import ENCODERS
 from minidiff.unet import UNetConfig
 
@@ -178,7 +178,7 @@ def _locate(path: Path, name: str) -> Path:
     if name in shipped:
         warn_of_namesake(name, Path(f"{name}.toml"), "recipe")
         return shipped[name]
-    if path.suffix.lower() != ".toml" or not path.is_file():
+    if path.suffix.lower() != ".toml" or not is_file(path):
         raise ValueError(
             f"no recipe {name!r}: give one of {', '.join(sorted(shipped))}, or a .toml file"
         )

@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from minidiff.inputs import as_device, as_path, plain_torch, warn_of_namesake
+from minidiff.inputs import as_device, as_path, is_folder, plain_torch, warn_of_namesake
 from minidiff.schedules import whole_number
 
 ENCODERS = {  # name -> where the weights come from
@@ -105,7 +105,7 @@ class TextEncoder:
         device: str | torch.device = "cpu",
     ) -> None:
         path, self.name = as_path("name", name), os.fspath(name)
-        if not isinstance(name, str) and self.name in ENCODERS and path.is_dir():
+        if not isinstance(name, str) and self.name in ENCODERS and is_folder(path):
             self.name = f"./{path}"  # a path is no name
         self.max_tokens = whole_number("max_tokens", max_tokens)
         self.device = as_device(device)
@@ -410,7 +410,7 @@ def _locate(name: str) -> Path:
         warn_of_namesake(name, Path(name), "text encoder")
     if name == "minilm":
         return _minilm_folder()
-    if name and name not in ENCODERS and Path(name).is_dir():
+    if name and name not in ENCODERS and is_folder(name):
         return Path(name)
     hub_name = ENCODERS.get(name, name)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", hub_name):

@@ -233,6 +233,8 @@ def test_bootstrap_of_a_mean() -> None:
     error = sample.std().item() / 20
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
     assert low < sample.mean().item() < high
+    with pytest.raises(ValueError, match="at least one value in every sample"):
+        metrics.bootstrap(lambda x, y: 0.0, sample, sample[:0])
 
 
 def test_nearest_distance() -> None:

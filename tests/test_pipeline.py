@@ -428,6 +428,11 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"guidance_scale": [3]}, TypeError, r"guidance_scale must be a number, got \[3\]"),
     ({"guidance_scale": torch.ones(2)}, TypeError, "guidance_scale must be a number, got tensor"),
     ({"guidance_scale": 10**400}, ValueError, "guidance_scale.*inf"),
+    (
+        {"guidance_scale": 1e300},
+        ValueError,
+        r"guidance_scale must be at most 1,000,000, got 1e\+300",
+    ),
     ({"sampler": []}, TypeError, r"sampler must be one of ddpm, .*got \[\]"),
     ({"sampler": None}, TypeError, "sampler must be one of ddpm, .*got None"),
     ({"timesteps": 5}, ValueError, "timesteps.*got 5"),
