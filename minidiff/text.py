@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import unicodedata
 import warnings
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
@@ -51,6 +52,8 @@ HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safeten
 # piece, "as-df-q-wer" 2.0. With MiniLM about 3 % of random strings of 3 to 10 letters pass, and
 # 5 % of the words that occur more than once in the glyphs' definitions fail.
 MIN_LETTERS_PER_PIECE = 2.2
+# A tokenizer keeps in itself where it cuts: what another thread asks meanwhile would change that.
+TOKENIZING = threading.Lock()
 
 
 @dataclass
@@ -191,7 +194,8 @@ class TextEncoder:
     def _knows(self, words: Sequence[str]) -> list[bool]:
         if not words:
             return []
-        pieces = self._tokenizer(list(words), add_special_tokens=False)["input_ids"]
+        with TOKENIZING:
+            pieces = self._tokenizer(list(words), add_special_tokens=False)["input_ids"]
         return [self._makes_sense(*pair) for pair in zip(words, pieces)]
 
     def _makes_sense(self, word: str, pieces: list[int]) -> bool:
@@ -211,7 +215,9 @@ class TextEncoder:
         if not prompts:
             return []
         clean = [_clean(prompt) for prompt in prompts]
-        encoded = self._tokenizer(clean, padding=False, truncation=True, max_length=self.max_tokens)
+        how = {"padding": False, "truncation": True, "max_length": self.max_tokens}
+        with TOKENIZING:
+            encoded = self._tokenizer(clean, **how)
         pairs = zip(prompts, encoded["input_ids"], strict=True)
         return [ids if prompt.strip() else [] for prompt, ids in pairs]
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,16 @@ def test_what_is_not_read_is_said(encoder: TextEncoder, prompt: str, said: str |
     else:
         assert notice is not None and notice.endswith(f" is longer than 32 tokens; {said}.")
         assert len(notice) < 140 and "\n" not in notice
+
+
+def test_threads_do_not_change_where_another_is_cut(encoder: TextEncoder) -> None:
+    def ask(_: int) -> tuple[str | None, str | None, int]:
+        lengths = map(len, encoder._token_ids(["bird " * 60] * 30))
+        return encoder.overlong("bird " * 60), encoder.understands("xqzt"), max(lengths)
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = set(pool.map(ask, range(300)))
+    assert answers == {ask(0)} and ask(0)[2] == 32
 
 
 def test_overlong_knows_its_encoder(t5_folder: Path) -> None:
