@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -24,6 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from minidiff.denoisers import NetworkDenoiser
+from minidiff.inputs import as_path, as_pictures, check_settings, is_file, plain_torch
 from minidiff.schedules import Schedule, make_schedule
 from minidiff.unet import UNet, UNetConfig
 
@@ -57,6 +60,10 @@ class ModelConfig:
         text_encoder: its name, or None for a network without text.
         text_fingerprint: identifies the encoder's weights.
         max_tokens: prompts are cut there.
+
+    Raises:
+        ValueError: for a value of another type, out of range or that does not fit the others,
+            naming it.
     """
 
     unet: UNetConfig
@@ -71,13 +78,28 @@ class ModelConfig:
     text_fingerprint: str | None = None
     max_tokens: int = 32
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.data_std <= 0:
+            raise ValueError(f"data_std must be above 0, got {self.data_std}")
+        if self.num_train_timesteps > 1_000_000:  # make_schedule refuses too few
+            raise ValueError(
+                f"num_train_timesteps must be at most 1,000,000, got {self.num_train_timesteps}"
+            )
+        check_network(self)
+
+    @plain_torch()
     def make_schedule(self) -> Schedule:
         """The schedule that the network was trained with."""
         return make_schedule(self.schedule, self.num_train_timesteps, self.zero_terminal_snr)
 
     def to_data(self, images: Tensor) -> Tensor:
-        """Images in [-1, 1] to the network's units: mean 0 and deviation 1 over the data set."""
-        return (images - self.data_mean) / self.data_std
+        """Images in [-1, 1] or uint8 to the network's units: mean 0, deviation 1 over the data set.
+
+        Raises:
+            TypeError: for other whole numbers.
+        """
+        return (as_pictures(images) - self.data_mean) / self.data_std
 
     def to_images(self, x: Tensor) -> Tensor:
         """The way back, held within [-1, 1]."""
@@ -89,15 +111,40 @@ class ModelConfig:
         return (-1 - self.data_mean) / self.data_std, (1 - self.data_mean) / self.data_std
 
 
-def write_folder(folder: Path, files: dict[str, Tensors], info: dict[str, Any]) -> None:
+def check_network(config: Any) -> None:
+    """Hold against each other what a recipe and a `ModelConfig` both say of the network.
+
+    Raises:
+        ValueError: naming what does not fit or is not known.
+    """
+    size, unet = config.image_size, config.unet
+    if size < 1 or size % unet.multiple:
+        raise ValueError(
+            f"image_size must be a multiple of {unet.multiple} for this network "
+            f"(stem {unet.stem}, {len(unet.channels)} levels), got {size}"
+        )
+    if not 1 <= config.max_tokens <= 65_536:
+        raise ValueError(f"max_tokens must be from 1 to 65,536, got {config.max_tokens}")
+    if config.text_encoder is not None and not config.text_encoder.strip():
+        raise ValueError(
+            f"text_encoder is {config.text_encoder!r}: give a name such as 'minilm', or None for a "
+            "network without text"
+        )
+    steps = getattr(config, "num_train_timesteps", 1000)
+    schedule = make_schedule(config.schedule, steps, config.zero_terminal_snr)
+    NetworkDenoiser(torch.zeros_like, schedule, config.prediction_type)
+
+
+def write_folder(folder: str | Path, files: dict[str, Tensors], info: dict[str, Any]) -> None:
     """Write `files` (name -> tensors) and `info` (as config.json) as one whole, or not at all.
 
     An older folder of that name is replaced only once the new one is complete.
 
     Raises:
         OSError: where it cannot be written (full disk, no permission); nothing is changed then.
+        ValueError: for an `info` that JSON cannot hold.
     """
-    part = None
+    folder, part = as_path("folder", folder), None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = _part_folder(folder)
@@ -108,16 +155,21 @@ def write_folder(folder: Path, files: dict[str, Tensors], info: dict[str, Any]) 
             hashes[name] = hashlib.sha256(payload).hexdigest()
             _write_through(part / name, payload)
         info = {"format": FORMAT, "version": VERSION, **info, "files": hashes}
-        info["sha256"] = _info_hash(info)
-        text = json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False)
-        _write_through(part / "config.json", text.encode("utf-8"))
+        try:
+            info["sha256"] = _info_hash(info)
+            text = json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False)
+        except TypeError as error:
+            raise ValueError(f"the record of {folder} does not fit into JSON: {error}") from error
+        # A path that is not UTF-8 has lone surrogates: "\\udce9" means the same to JSON.
+        _write_through(part / "config.json", text.encode("utf-8", "backslashreplace"))
         part.chmod(0o755)  # a temporary folder is private; a checkpoint need not be
         _replace(part, folder)
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise OSError(
             error.errno,
             f"could not save {folder} ({error.strerror or error}); what was saved before is "
-            "intact. Free some space or choose another folder",
+            f"intact. {'Free some space or choose' if full else 'Choose'} another folder",
         ) from error
     finally:
         if part is not None:
@@ -178,9 +230,11 @@ def read_info(folder: str | Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: saying what is wrong with it.
+        TypeError: for a folder that is no path.
     """
-    path = Path(folder) / "config.json"
-    if not path.is_file():
+    folder = as_path("folder", folder)
+    path = folder / "config.json"
+    if not is_file(path):
         raise CheckpointError(
             f"{folder} is not a minidiff checkpoint: it has no config.json. Give the folder that "
             "holds config.json and model.safetensors"
@@ -207,14 +261,15 @@ def read_info(folder: str | Path) -> dict[str, Any]:
     return info
 
 
-def read_tensors(folder: Path, name: str, info: dict[str, Any]) -> Tensors:
+def read_tensors(folder: str | Path, name: str, info: dict[str, Any]) -> Tensors:
     """The tensors of one file of a checkpoint folder, checked against its SHA-256.
 
     Raises:
         CheckpointError: if the file is missing, cut short or altered.
     """
+    folder = as_path("folder", folder)
     try:
-        payload = (folder / name).read_bytes()
+        payload = (folder / as_path("name", name)).read_bytes()
     except OSError as error:
         raise CheckpointError(f"{folder} lacks {name} ({error.strerror}): copy it again") from error
     hashes = info.get("files")
@@ -238,7 +293,7 @@ def model_info(config: ModelConfig, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_model(
-    folder: Path,
+    folder: str | Path,
     network: UNet,
     config: ModelConfig,
     record: dict[str, Any] | None = None,
@@ -253,23 +308,28 @@ def save_model(
 
     Raises:
         OSError: where it cannot be written; what was there before is untouched then.
+        TypeError: for a folder that is no path, or a dtype that is none of floats.
+        ValueError: for a record that JSON cannot hold.
     """
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype must be one of floats such as torch.float16, got {dtype!r}")
     weights = {name: value.to(dtype) for name, value in network.state_dict().items()}
-    write_folder(Path(folder), {"model.safetensors": weights}, model_info(config, record or {}))
+    write_folder(folder, {"model.safetensors": weights}, model_info(config, record or {}))
 
 
-def load_model(folder: Path) -> tuple[UNet, ModelConfig, dict[str, Any]]:
+@plain_torch()
+def load_model(folder: str | Path) -> tuple[UNet, ModelConfig, dict[str, Any]]:
     """The network (float32, in evaluation mode), its configuration and its record.
 
     Raises:
         CheckpointError: if the folder is not a whole, unaltered checkpoint of ours.
+        TypeError: for a folder that is no path.
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     info = read_info(folder)
     try:
         values = dict(info["model"])
         config = ModelConfig(**{**values, "unet": UNetConfig(**values["unet"])})
-        config.make_schedule()
         network = UNet(config.unet)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from torch import Tensor
 from minidiff import metrics, samplers
 from minidiff.checkpoints import read_info, read_tensors
 from minidiff.glyphs import DATA, Glyph, GlyphDataset, render, to_float
+from minidiff.inputs import plain_torch
 from minidiff.recogniser import Recogniser, load_recogniser
+from minidiff.schedules import whole_number
 from minidiff.training import HELD_OUT_CHOICE, loss_by_timestep
 
 if TYPE_CHECKING:
@@ -99,21 +102,27 @@ class Form:
 FORMS = {"quick": Form(192, 6, 0, False), "full": Form(1034, 64, 1024, True)}
 
 
+@plain_torch()
 def evaluate(
     pipeline: Pipeline, form: Form, seed: int = 0, progress: bool = False
 ) -> dict[str, Any]:
     """All measures of a model of glyphs as plain numbers, see `minidiff evaluate --help`.
 
     Args:
-        pipeline: a model of grey pictures of at least 64 × 64.
-        form: how much to draw.
+        pipeline: a model of glyphs of at least 64 × 64.
+        form: how much to draw, see `FORMS`.
         seed: of the noise that the pictures start from.
         progress: show a bar with the time left.
 
     Raises:
-        ValueError: for a model of smaller or coloured pictures, which the recogniser cannot read.
+        ValueError: for a model of other pictures than glyphs, and of smaller or coloured ones,
+            which the recogniser cannot read.
+        TypeError: for a form that is none.
         ImportError: without torchmetrics, naming the remedy.
     """
+    if not isinstance(form, Form):
+        raise TypeError(f"form must be a Form such as FORMS['quick'], got {form!r}")
+    seed = whole_number("seed", seed)
     _check(pipeline)
     recogniser, record = load_recogniser()
     test = HeldOut(form.definitions)
@@ -145,7 +154,18 @@ def evaluate(
     return result
 
 
+def _check_glyphs(pipeline: Pipeline) -> None:
+    data = pipeline.record.get("data")
+    kind = data.get("kind", "glyphs") if isinstance(data, dict) else "glyphs"
+    if kind != "glyphs":
+        raise ValueError(
+            f"this model was trained on other pictures (its record says {kind!r}), and what is "
+            "measured here are glyphs: look at its own held-out loss and samples instead"
+        )
+
+
 def _check(pipeline: Pipeline) -> None:
+    _check_glyphs(pipeline)
     size, channels = pipeline.config.image_size, pipeline.network.config.in_channels
     if size < 64 or channels != 1:
         raise ValueError(
@@ -167,7 +187,10 @@ class HeldOut:
     """A fixed choice of held-out characters, their texts and pictures.
 
     Args:
-        count: how many, at most 1034.
+        count: how many, 1 to 1034.
+
+    Raises:
+        ValueError: for another count.
 
     Attributes:
         rows: (count,) their places in the test split.
@@ -176,8 +199,11 @@ class HeldOut:
         images: (count, 1, 64, 64) in [-1, 1].
     """
 
+    @plain_torch()
     def __init__(self, count: int) -> None:
         dataset = GlyphDataset(64, "test")
+        if not 1 <= whole_number("count", count) <= len(dataset):
+            raise ValueError(f"count must be from 1 to {len(dataset)}, got {count}")
         # A random choice, always the same: in order of code points the first are all rare ones.
         choice = samplers.seeded_generator(0, HELD_OUT_CHOICE)
         order = torch.randperm(len(dataset), generator=choice)
@@ -204,13 +230,24 @@ def draw(
     Args:
         bar: a progress bar that is told of every picture.
         options: of the pipeline.
+
+    Raises:
+        TypeError: for one text instead of a list.
+        ValueError: for no texts.
     """
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of texts, got the text {texts!r}")
+    if not len(texts):
+        raise ValueError("there are no texts to draw")
     parts = []
     for start in range(0, len(texts), 64):
         part = texts[start : start + 64]
         noise = [samplers.seeded_generator(seed, start + i) for i in range(len(part))]
-        images = pipeline(part, num_inference_steps=num_inference_steps, generator=noise, **options)
-        parts.append(images)
+        with warnings.catch_warnings():  # some definitions are longer than a model reads
+            warnings.filterwarnings("ignore", ".*is longer than")
+            parts.append(
+                pipeline(part, num_inference_steps=num_inference_steps, generator=noise, **options)
+            )
         if bar is not None:
             bar.update(len(part))
     images = torch.cat(parts)
@@ -228,8 +265,16 @@ def _bar(total: int, show: bool) -> Iterator[Any]:
 # ------------------------------------------------------------------- the measures
 
 
+@plain_torch()
 def held_out_loss(pipeline: Pipeline) -> dict[str, float]:
-    """The loss by timestep on 512 held-out glyphs, see `minidiff.training.loss_by_timestep`."""
+    """The loss by timestep on 512 held-out glyphs, see `minidiff.training.loss_by_timestep`.
+
+    Raises:
+        ValueError: for a model of other pictures than grey glyphs.
+    """
+    _check_glyphs(pipeline)
+    if (channels := pipeline.network.config.in_channels) != 1:
+        raise ValueError(f"this model draws in {channels} channels, and glyphs are grey")
     dataset = GlyphDataset(pipeline.config.image_size, "test")
     # Spread over the whole set: in order of code points the first are all rare characters.
     chosen = torch.linspace(0, len(dataset) - 1, 512).long()
@@ -258,6 +303,7 @@ def _distances(
 
 
 @lru_cache(maxsize=1)
+@plain_torch()
 def real_features(recogniser: Recogniser) -> Tensor:
     """(4096, 128): a fixed choice of training glyphs as the recogniser sees them."""
     train = GlyphDataset(64, "train").images
@@ -350,7 +396,7 @@ def _faithfulness(recogniser: Recogniser, test: HeldOut, sets: dict[str, Tensor]
 
 @torch.inference_mode()
 def radicals(recogniser: Recogniser, images: Tensor) -> Tensor:
-    """(N,) the likeliest radical of each picture, 1 to 214."""
+    """(N,) the likeliest radical of each picture (N, 1, 64, 64), 1 to 214."""
     logits = recogniser.logits(metrics.features(recogniser, images))[0]
     return logits.argmax(1) + 1
 
@@ -360,7 +406,15 @@ def shows(recogniser: Recogniser, images: Tensor, word: str) -> Tensor:
     """(N,) bool: whether the recogniser sees the radical or a component that a word stands for.
 
     Each is a question of its own, so a picture may show several or none.
+
+    Args:
+        word: one of `WANTED`.
+
+    Raises:
+        ValueError: for another word.
     """
+    if word not in WANTED:
+        raise ValueError(f"unknown word {word!r}: choose one of {', '.join(WANTED)}")
     radical, parts = WANTED[word]
     radical_logits, components, _ = recogniser.logits(metrics.features(recogniser, images))
     columns = [recogniser.components.index(c) for c in parts if c in recogniser.components]

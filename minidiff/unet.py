@@ -17,7 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minidiff.inputs import check_settings
+
 __all__ = ["Attention", "UNet", "UNetConfig", "timestep_embedding"]
+
+
+LARGEST = 65_536  # of any size: beyond, torch could not count the weights
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ class UNetConfig:
         pooled_text: also add the mean of the tokens to the timestep embedding.
 
     Raises:
-        ValueError: for sizes that do not fit together, naming them.
+        ValueError: for a value of another type, and for sizes that are out of range or do not fit
+            together, naming them.
     """
 
     in_channels: int = 1
@@ -50,8 +56,7 @@ class UNetConfig:
     pooled_text: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(self.channels))
-        object.__setattr__(self, "attention", tuple(self.attention))
+        check_settings(self)
         if len(self.channels) != len(self.attention) or not self.channels:
             raise ValueError(
                 "channels and attention need one entry a level, "
@@ -62,8 +67,8 @@ class UNetConfig:
         if self.text_dim is not None:
             sizes.append(("text_dim", self.text_dim))
         for name, size in sizes:
-            if type(size) is not int or size < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")
+            if not 1 <= size <= LARGEST:
+                raise ValueError(f"{name} must be from 1 to {LARGEST:,}, got {size}")
         wrong = [c for c in self.channels if c % self.head_dim]
         if wrong:
             raise ValueError(
@@ -89,7 +94,8 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
         (B, dim), float32.
     """
     frequency = torch.exp(
-        torch.arange(dim // 2, device=t.device) * (-math.log(10_000) / (dim // 2))
+        torch.arange(dim // 2, dtype=torch.float32, device=t.device)
+        * (-math.log(10_000) / (dim // 2))
     )
     angle = t.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=1)

@@ -136,6 +136,84 @@ def test_units_of_the_network() -> None:
     assert CONFIG.data_range == pytest.approx((x[0].item(), x[-1].item()))
 
 
+def test_bytes_are_welcome_and_other_numbers_are_not() -> None:
+    grey = torch.tensor([0, 51, 255], dtype=torch.uint8)
+    assert torch.equal(CONFIG.to_data(grey), CONFIG.to_data(torch.tensor([-1, -0.6, 1.0])))
+    for wrong in (grey.long(), grey > 0, grey.numpy(), [0.5], None):
+        with pytest.raises(TypeError, match=r"images must be a tensor of floats in \[-1, 1\].*got"):
+            CONFIG.to_data(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unet": None}, "unet must be a UNetConfig, got None"),
+        ({"image_size": "64"}, "image_size must be a whole number, got '64'"),
+        ({"image_size": 0}, "image_size must be a multiple of 1 .*got 0"),
+        ({"unet": dataclasses.replace(SHAPE, stem=3)}, "image_size must be a multiple of 3"),
+        ({"schedule": ["straight"]}, r"schedule must be a text, got \['straight'\]"),
+        ({"schedule": "bent"}, "unknown schedule 'bent'"),
+        ({"num_train_timesteps": 1}, "num_train_timesteps.*got 1"),
+        ({"num_train_timesteps": 10**12}, "num_train_timesteps must be at most 1,000,000"),
+        ({"num_train_timesteps": 1e3}, "num_train_timesteps must be a whole number, got 1000.0"),
+        ({"zero_terminal_snr": "false"}, "zero_terminal_snr must be true or false, got 'false'"),
+        ({"zero_terminal_snr": 0}, "zero_terminal_snr must be true or false, got 0"),
+        ({"prediction_type": "noise"}, "unknown prediction_type 'noise'"),
+        ({"prediction_type": "eps"}, "'eps' cannot be used"),
+        ({"data_mean": float("nan")}, "data_mean must be a finite number, got nan"),
+        ({"data_std": 0.0}, "data_std must be above 0, got 0.0"),
+        ({"data_std": [1]}, r"data_std must be a finite number, got \[1\]"),
+        ({"text_encoder": ""}, "text_encoder is ''"),
+        ({"text_encoder": 5}, "text_encoder must be a text or None, got 5"),
+        ({"text_fingerprint": 5}, "text_fingerprint must be a text or None, got 5"),
+        ({"max_tokens": 0}, "max_tokens must be from 1 to 65,536, got 0"),
+        ({"max_tokens": None}, "max_tokens must be a whole number, got None"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **changes)
+
+
+@pytest.mark.parametrize("value", [None, 2, True, b"model", ["model"], {}, 0.5])
+def test_what_is_no_path_is_named(value: Any, network: UNet, folder: Path) -> None:
+    info = checkpoints.read_info(folder)
+    acts: list[Callable[[], object]] = [
+        lambda: save_model(value, network, CONFIG),
+        lambda: load_model(value),
+        lambda: checkpoints.read_info(value),
+        lambda: checkpoints.read_tensors(value, "model.safetensors", info),
+        lambda: checkpoints.read_tensors(folder, value, info),
+        lambda: checkpoints.write_folder(value, {}, {}),
+    ]
+    for act in acts:
+        with pytest.raises(TypeError, match=r"must be a text or a pathlib\.Path, got ") as error:
+            act()
+        assert repr(value) in str(error.value)
+
+
+def test_what_torch_is_set_to_does_not_matter(network: UNet, tmp_path: Path) -> None:
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")  # whatever is made without a device is of no use
+    try:
+        save_model(tmp_path / "m", network, CONFIG, dtype=torch.float32)
+        loaded, config, _ = load_model(tmp_path / "m")
+        schedule = config.make_schedule()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert same_weights(loaded, network) and torch.equal(
+        schedule.alpha, CONFIG.make_schedule().alpha
+    )
+    assert all(p.dtype == torch.float32 for p in loaded.parameters())
+
+
+@pytest.mark.parametrize("dtype", [None, "float16", float, torch.int8])
+def test_a_dtype_that_weights_cannot_have(dtype: Any, network: UNet, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="dtype must be one of floats"):
+        save_model(tmp_path / "m", network, CONFIG, dtype=dtype)
+
+
 # ------------------------------------------------------------------------- what is not whole
 
 
@@ -309,9 +387,36 @@ def test_a_parent_that_is_a_file_is_named(network: UNet, tmp_path: Path) -> None
 
 
 def test_what_json_cannot_hold_leaves_nothing_behind(network: UNet, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        save_model(tmp_path / "m", network, CONFIG, {"loss": float("nan")})
-    assert names(tmp_path) == []
+    records: list[dict[Any, Any]] = [
+        {"loss": float("nan")}, {"loss": torch.ones(1)}, {"path": tmp_path}, {1: 2, "a": 3},
+    ]  # fmt: skip
+    for record in records:
+        with pytest.raises(ValueError, match="JSON"):
+            save_model(tmp_path / "m", network, CONFIG, record)
+        assert names(tmp_path) == []
+
+
+def test_a_record_of_a_path_that_is_not_utf_8(network: UNet, tmp_path: Path) -> None:
+    record = {"data": "fotos/caf\udce9 “字” \\udce9"}
+    save_model(tmp_path / "m", network, CONFIG, record)
+    assert load_model(tmp_path / "m")[2] == record
+
+
+@pytest.mark.parametrize(
+    ("code", "full"),
+    [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False), (errno.EIO, False)],
+)
+def test_only_a_full_disk_needs_space(
+    code: int, full: bool, network: UNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(checkpoints, "_write_through", fail)
+    with pytest.raises(OSError, match="another folder") as error:
+        save_model(tmp_path / "m", network, CONFIG)
+    assert ("Free some space" in str(error.value)) is full
+    assert os.strerror(code) in str(error.value)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -87,10 +88,10 @@ def oracle() -> Callable[[Sequence[str]], Tensor]:
 
 
 @pytest.fixture(scope="module")
-def of_real() -> Iterator[dict[str, Any]]:
+def of_real() -> dict[str, Any]:
     """What is measured of a model that draws real glyphs."""
     with pytest.MonkeyPatch.context() as patch:
-        yield evaluate(with_text(Stand(oracle()), patch), SMALL)
+        return evaluate(with_text(Stand(oracle()), patch), SMALL)
 
 
 def test_real_glyphs_reach_the_floor(of_real: dict[str, Any]) -> None:
@@ -182,6 +183,60 @@ def test_a_network_that_has_learnt_nothing() -> None:
 def test_pictures_that_cannot_be_read() -> None:
     with pytest.raises(ValueError, match=r"16 × 16 pixels in 1 channels.*--loss-only"):
         evaluate(random_pipeline(image_size=16), SMALL)
+
+
+@pytest.mark.parametrize("measure", [evaluation.held_out_loss, lambda p: evaluate(p, SMALL)])
+def test_a_model_of_other_pictures_is_not_measured(measure: Callable[[Pipeline], Any]) -> None:
+    pipeline = random_pipeline()
+    pipeline.record = {"data": {"kind": "folder", "path": "icons"}}
+    with pytest.raises(ValueError, match=r"trained on other pictures \(.*'folder'\).*are glyphs"):
+        measure(pipeline)
+
+
+def test_a_coloured_model_has_no_loss_on_glyphs() -> None:
+    unet = UNetConfig(stem=8, channels=(32,), attention=(False,), text_dim=None, in_channels=3)
+    with pytest.raises(ValueError, match="draws in 3 channels, and glyphs are grey"):
+        evaluation.held_out_loss(Pipeline(UNet(unet), ModelConfig(unet, 64)))
+
+
+@pytest.mark.parametrize("record", [{}, {"data": None}, {"data": {"kind": "glyphs"}}])
+def test_a_model_of_glyphs_is_measured(record: dict[str, Any]) -> None:
+    pipeline = random_pipeline()
+    expected = evaluation.held_out_loss(pipeline)
+    pipeline.record = record
+    torch.set_default_dtype(torch.float64)  # which must not matter
+    try:
+        assert evaluation.held_out_loss(pipeline) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_arguments_that_are_none() -> None:
+    pipeline, (recogniser, _) = random_pipeline(), load_recogniser()
+    wrong: list[tuple[Callable[[], Any], type[Exception], str]] = [
+        (lambda: evaluate(pipeline, "quick"), TypeError, "FORMS.*got 'quick'"),  # type: ignore[arg-type]
+        (lambda: evaluate(pipeline, SMALL, seed=1.5), ValueError, "seed.*1.5"),  # type: ignore[arg-type]
+        (
+            lambda: evaluation.draw(pipeline, "gold"),
+            TypeError,
+            "list of texts, got the text 'gold'",
+        ),
+        (lambda: evaluation.draw(pipeline, []), ValueError, "no texts"),
+        (lambda: evaluation.HeldOut(1035), ValueError, "count must be from 1 to 1034, got 1035"),
+        (lambda: evaluation.HeldOut(0), ValueError, "count must be from 1 to 1034, got 0"),
+        (lambda: evaluation.HeldOut("9"), ValueError, "count must be a whole number, got '9'"),  # type: ignore[arg-type]
+        (lambda: shows(recogniser, torch.ones(1, 1, 64, 64), "car"), ValueError, "'car'.*gold"),
+        (lambda: shows(recogniser, torch.ones(1, 1, 64, 64).long(), "gold"), TypeError, "int64"),
+    ]
+    for act, kind, message in wrong:
+        with pytest.raises(kind, match=message):
+            act()
+
+
+def test_long_definitions_are_drawn_without_a_word() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation.draw(load("glyph64"), ["bird " * 40], num_inference_steps=1, guidance_scale=1)
 
 
 def test_without_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from minidiff import metrics
+from minidiff import metrics, recogniser
+from minidiff.checkpoints import CheckpointError
+from minidiff.glyphs import to_float
+from minidiff.pipeline import find_model
+from minidiff.recogniser import FOLDER, Recogniser, load_recogniser, save_recogniser
 from minidiff.samplers import seeded_generator
 
 
@@ -128,6 +134,83 @@ def test_dilated() -> None:
     assert (metrics.dilated(images) == -1).sum() == 9
 
 
+def test_bytes_are_welcome_and_other_numbers_are_not() -> None:
+    images = (disc(20, 2.0).repeat(3, 1, 1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+    reader = Recogniser(("金",)).eval()
+    measures: list[Callable[[Tensor], Any]] = [
+        metrics.edge_width,
+        metrics.grey_share,
+        metrics.border_white,
+        metrics.blurred,
+        metrics.dilated,
+        lambda x: metrics.features(reader, x),
+        lambda x: reader(x)[0].detach(),
+        lambda x: metrics.nearest_distance(x, images[:1]),
+        lambda x: metrics.nearest_distance(images, x),
+    ]
+    for measure in measures:
+        torch.testing.assert_close(measure(images), measure(to_float(images)))
+        for wrong in (images.long(), images.short(), images > 0):
+            with pytest.raises(TypeError, match=rf"floats in .*uint8.*got {wrong.dtype}"):
+                measure(wrong)
+    for measure in measures[:5]:
+        for nothing in (images.numpy(), None, [images]):
+            with pytest.raises(TypeError, match=r"got (ndarray|NoneType|list)"):
+                measure(nothing)  # type: ignore[arg-type]
+
+
+def test_border_of_pictures_without_a_channel() -> None:
+    images = torch.rand(3, 1, 8, 10)
+    assert metrics.border_white(images[:, 0]) == pytest.approx(metrics.border_white(images))
+
+
+@pytest.mark.parametrize("k", [0, -1, 5, 1.5, True])
+def test_precision_wants_a_neighbour_that_is_there(k: Any) -> None:
+    with pytest.raises(ValueError, match=f"k must be .*got {k}"):
+        metrics.precision_recall(normal(5, 2), normal(5, 2), k=k)
+
+
+@pytest.mark.parametrize("wrong", [None, [[1.0]], torch.ones(5, 2, dtype=torch.long)])
+def test_features_that_are_none(wrong: Any) -> None:
+    for function in (metrics.frechet_distance, metrics.kernel_distance, metrics.precision_recall):
+        with pytest.raises(TypeError, match="features must be a tensor of floats"):
+            function(normal(5, 2), wrong)
+
+
+def test_what_torch_is_set_to_does_not_matter() -> None:
+    sample, pictures = normal(100), disc(20, 2.0)
+    expected = metrics.bootstrap(lambda x: x.mean().item(), sample, rounds=50)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")  # whatever is made without a device is of no use
+    try:
+        again = metrics.bootstrap(lambda x: x.mean().item(), sample, rounds=50)
+        reader, _ = recogniser._load.__wrapped__(FOLDER)  # not the one that is kept
+        seen = metrics.features(reader, pictures)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert again == expected
+    assert torch.equal(seen, metrics.features(load_recogniser()[0], pictures))
+
+
+# ------------------------------------------------------------------- the recogniser's folder
+
+
+@pytest.mark.parametrize("value", [None, 2, b"x", ["x"], {}])
+def test_what_is_no_path_is_named(value: Any) -> None:
+    for act in (load_recogniser, lambda x: save_recogniser(Recogniser(("金",)), {}, x)):
+        with pytest.raises(TypeError, match=r"folder must be a text or a pathlib\.Path") as error:
+            act(value)
+        assert repr(value) in str(error.value)
+
+
+def test_a_folder_of_something_else() -> None:
+    with pytest.raises(CheckpointError, match=r"glyph64 holds no recogniser"):
+        load_recogniser(find_model("glyph64"))
+    with pytest.raises(CheckpointError, match="not a minidiff checkpoint"):
+        load_recogniser("no such folder")
+
+
 # ------------------------------------------------------------------- shares and their doubt
 
 
@@ -150,6 +233,8 @@ def test_bootstrap_of_a_mean() -> None:
     error = sample.std().item() / 20
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
     assert low < sample.mean().item() < high
+    with pytest.raises(ValueError, match="at least one value in every sample"):
+        metrics.bootstrap(lambda x, y: 0.0, sample, sample[:0])
 
 
 def test_nearest_distance() -> None:

@@ -24,7 +24,7 @@ from minidiff.checkpoints import CheckpointError, ModelConfig, save_model, write
 from minidiff.denoisers import Guided, NetworkDenoiser
 from minidiff.glyphs import load_glyphs
 from minidiff.pipeline import Pipeline
-from minidiff.text import TextTokens
+from minidiff.text import TextEncoder, TextTokens
 from minidiff.unet import UNet, UNetConfig
 
 MINILM = "53aa51172d142c89"
@@ -49,6 +49,9 @@ class Words:
         return TextTokens(tokens, mask)
 
     def understands(self, prompt: str, known_words: Any = ()) -> None:
+        return None
+
+    def overlong(self, prompt: str) -> None:
         return None
 
 
@@ -130,6 +133,26 @@ def test_pictures_of_the_first_prompt_come_first(tiny: Pipeline) -> None:
     assert (gold - water).abs().max() > 0.01, "the text makes no difference"
 
 
+def test_prompts_in_any_order_that_holds(tiny: Pipeline) -> None:
+    prompts = ["gold", "water"]
+    expected = tiny(prompts, num_inference_steps=2)
+    several: Any
+    for several in (
+        tuple(prompts),
+        iter(prompts),
+        np.array(prompts),
+        {1: "gold", 2: "water"}.values(),
+    ):
+        assert torch.equal(tiny(several, num_inference_steps=2), expected)
+
+
+def test_guidance_scale_may_be_any_number(tiny: Pipeline) -> None:
+    expected = tiny("gold", num_inference_steps=2, guidance_scale=3)
+    scale: Any
+    for scale in (3.0, np.float32(3), np.int64(3), torch.tensor(3.0)):
+        assert torch.equal(tiny("gold", num_inference_steps=2, guidance_scale=scale), expected)
+
+
 def test_seed_repeats_and_another_seed_does_not(tiny: Pipeline) -> None:
     first = tiny("gold", num_inference_steps=3, seed=5)
     torch.manual_seed(99)  # the global random state has no say
@@ -199,6 +222,9 @@ def test_timesteps_of_ones_own(tiny: Pipeline) -> None:
     assert [frame.t for frame in tiny.steps("gold", timesteps=[1000, 10, 0])] == [10, 0]
     with pytest.raises(ValueError, match=r"timesteps.*\[500, 600\]"):
         tiny.steps("gold", timesteps=[500, 600])
+    again: Any  # an iterator can be walked only once, and a tensor's numbers are not Python's
+    for again in (iter(grid), torch.tensor(grid), np.array(grid), tuple(grid)):
+        assert torch.equal(own, tiny("gold", num_images_per_prompt=2, timesteps=again))
 
 
 def test_its_parts_put_together_by_hand_draw_the_same(tiny: Pipeline) -> None:
@@ -273,7 +299,10 @@ def test_guidance_and_negative_prompt_change_the_picture(tiny: Pipeline) -> None
 
 def test_negative_prompt_does_nothing_at_scale_one(tiny: Pipeline) -> None:
     draw = lambda text: tiny("gold", num_inference_steps=3, guidance_scale=1, negative_prompt=text)  # noqa: E731
-    assert torch.equal(draw(""), draw("water"))
+    with pytest.warns(UserWarning, match="'water' has no effect.*guidance_scale 1") as notices:
+        away = draw("water")
+    assert torch.equal(draw(""), away)
+    assert len(notices) == 1 and notices[0].filename == __file__
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 3.0, 7.5])
@@ -385,7 +414,31 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"prompt": None}, TypeError, "prompt must be a text.*None"),
     ({"prompt": b"gold"}, TypeError, "prompt must be a text.*b'gold'"),
     ({"prompt": ["gold", 3]}, TypeError, "prompt must be a text.*3"),
-    ({"negative_prompt": 3}, TypeError, "prompt must be a text.*3"),
+    ({"prompt": {"gold": 1}}, TypeError, "prompt must be a text.*gold"),
+    ({"prompt": {"gold"}}, TypeError, "prompt must be a text.*gold"),
+    ({"prompt": np.array([["gold"]])}, TypeError, "prompt must be a text.*gold"),
+    ({"prompt": np.array("gold")}, TypeError, "prompt must be a text.*gold"),
+    ({"prompt": np.array([b"gold"])}, TypeError, "prompt must be a text.*gold"),
+    ({"prompt": ["gold", None]}, TypeError, "prompt must be a text.*None"),
+    ({"negative_prompt": 3}, TypeError, "negative_prompt must be one text, got 3"),
+    ({"negative_prompt": ["a"]}, TypeError, r"negative_prompt must be one text, got \['a'\]"),
+    ({"negative_prompt": None}, TypeError, "negative_prompt must be one text, got None"),
+    ({"guidance_scale": None}, TypeError, "guidance_scale must be a number, got None"),
+    ({"guidance_scale": True}, TypeError, "guidance_scale must be a number, got True"),
+    ({"guidance_scale": [3]}, TypeError, r"guidance_scale must be a number, got \[3\]"),
+    ({"guidance_scale": torch.ones(2)}, TypeError, "guidance_scale must be a number, got tensor"),
+    ({"guidance_scale": 10**400}, ValueError, "guidance_scale.*inf"),
+    (
+        {"guidance_scale": 1e300},
+        ValueError,
+        r"guidance_scale must be at most 1,000,000, got 1e\+300",
+    ),
+    ({"sampler": []}, TypeError, r"sampler must be one of ddpm, .*got \[\]"),
+    ({"sampler": None}, TypeError, "sampler must be one of ddpm, .*got None"),
+    ({"timesteps": 5}, ValueError, "timesteps.*got 5"),
+    ({"timesteps": []}, ValueError, r"timesteps.*got \[\]"),
+    ({"timesteps": torch.tensor([5.0, 0.0])}, ValueError, "timesteps.*5"),
+    ({"timesteps": "10"}, ValueError, "timesteps.*1.*0"),
     ({"generator": 0}, TypeError, "torch.Generator.*0.*seed"),
     ({"generator": []}, ValueError, "0 generators for 1 pictures"),
     ({"generator": [torch.Generator()] * 3}, ValueError, "3 generators for 1 pictures"),
@@ -455,10 +508,19 @@ def test_empty_prompts_among_others_mean_no_text(tiny: Pipeline) -> None:
 def test_model_without_text(without_text: Pipeline) -> None:
     pictures = without_text("", num_images_per_prompt=2, num_inference_steps=3)
     assert pictures.shape == (2, 1, 16, 16) and pictures.isfinite().all()
-    wrong: list[dict[str, Any]] = [{"prompt": "gold"}, {"prompt": "", "negative_prompt": "gold"}]
+    wrong: list[dict[str, Any]] = [
+        {"prompt": "gold"},
+        {"prompt": ["", "gold"]},
+        {"prompt": "", "negative_prompt": "gold"},
+        {"prompt": "", "negative_prompt": "gold", "guidance_scale": 1},
+    ]
     for how in wrong:
-        with pytest.raises(ValueError, match=r"trained without text.*leave the prompt empty"):
+        with pytest.raises(
+            ValueError, match=r"trained without text: leave the prompt empty.*negative_prompt too"
+        ):
             without_text(**how)
+    with pytest.raises(ValueError, match="trained without text"):
+        without_text.denoiser("gold")
 
 
 def test_checkpoint_of_another_encoder(tiny: Pipeline) -> None:
@@ -486,9 +548,40 @@ def test_prompt_that_is_not_english_warns_and_is_drawn(glyph64: Pipeline, prompt
     assert notices[0].filename == __file__, "the notice should point at the caller"
 
 
+def test_prompts_that_no_keyboard_writes(glyph64: Pipeline) -> None:
+    with pytest.warns(UserWarning, match="knows no word"):
+        strange = ["gold \udce9", "\x00\x1c\x07", "gold\r\nfish", "\u202e", "\ud800" * 99]
+        assert glyph64(strange, **quick).isfinite().all()
+
+
 def test_negative_prompt_that_is_not_english_warns_too(glyph64: Pipeline) -> None:
     with pytest.warns(UserWarning, match="reads English"):
-        glyph64("gold", negative_prompt="金", **quick)
+        glyph64("gold", negative_prompt="金", num_inference_steps=1)
+
+
+LONG = "a very long tale of " + "bird " * 40
+
+
+def test_what_is_not_read_of_a_long_prompt_is_said(glyph64: Pipeline) -> None:
+    """30 words and the encoder's two marks are read."""
+    with pytest.warns(
+        UserWarning, match=r"longer than 32 tokens; the last 15 words are"
+    ) as notices:
+        pictures = glyph64([LONG, LONG, "gold"], **quick)
+    assert len(notices) == 1 and notices[0].filename == __file__
+    with pytest.warns(UserWarning, match="the last 16 words are not read"):
+        torch.testing.assert_close(pictures[:1], glyph64(LONG + "fish", **quick))
+    with pytest.warns(UserWarning, match="longer than 32 tokens"):
+        glyph64("gold", negative_prompt=LONG, num_inference_steps=1)
+
+
+def test_words_of_the_training_need_no_notice(glyph64: Pipeline) -> None:
+    of_one_s_own = Pipeline(glyph64.network, glyph64.config, {"words": ["xqzvk", "金"]}, "cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        of_one_s_own(["Xqzvk", "金 of xqzvk"], **quick)
+    with pytest.warns(UserWarning, match="水"):
+        of_one_s_own("金 水", **quick)
 
 
 def test_a_prompt_given_twice_warns_once(glyph64: Pipeline) -> None:
@@ -514,6 +607,18 @@ def test_every_way_of_sampling_glyph64(glyph64: Pipeline) -> None:
         pictures = glyph64("gold", num_inference_steps=2, sampler=sampler)
         assert pictures.isfinite().all() and pictures.abs().max() <= 1, sampler
         assert pictures.std() > 0.1, sampler
+
+
+def test_pictures_do_not_depend_on_torch_s_default_dtype(glyph64: Pipeline) -> None:
+    expected = glyph64("gold", num_inference_steps=2)
+    torch.set_default_dtype(torch.float64)
+    try:
+        loaded = minidiff.load(device="cpu")
+        pictures = loaded("gold", num_inference_steps=2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(p.dtype == torch.float32 for p in loaded.network.parameters())
+    assert pictures.dtype == torch.float32 and torch.equal(pictures, expected)
 
 
 def test_glyph64_heeds_the_text_and_not_the_number_of_pictures(glyph64: Pipeline) -> None:
@@ -548,6 +653,60 @@ def test_unknown_model_lists_those_that_ship(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=rf"no model '{name}'.*glyph64"):
         minidiff.load(name)
+
+
+@pytest.mark.parametrize("value", [2, True, float("inf"), None, b"glyph64", ["glyph64"], {}])
+def test_what_is_no_model_is_named(value: Any) -> None:
+    for act in (minidiff.load, pipeline_module.find_model):
+        with pytest.raises(TypeError, match="name_or_path must be a text or a pathlib") as error:
+            act(value)
+        assert repr(value) in str(error.value)
+    with pytest.raises(ValueError, match="null character"):
+        minidiff.load("a\0b")
+
+
+def test_a_folder_with_the_name_of_a_model_that_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shipped = pipeline_module.find_model("glyph64")
+        assert shipped == pipeline_module.find_model(Path("glyph64"))
+        network = tiny_network(None)
+        save_model("glyph64", network, tiny_config(network))
+        for own in ("./glyph64", Path("glyph64"), tmp_path / "glyph64", "glyph64/"):
+            assert minidiff.load(own).config.image_size == 16
+    with pytest.warns(
+        UserWarning, match=r"'glyph64' is taken.*folder here.*'\./glyph64'"
+    ) as notices:
+        assert minidiff.load("glyph64").config.image_size == 64
+    assert len(notices) == 1 and notices[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "named"),
+    [
+        ("tpu", ValueError, "device 'tpu' cannot be used here"),
+        ("", ValueError, "device '' cannot be used here"),
+        ("meta", ValueError, "device 'meta' cannot be used here"),
+        ("cuda:77", ValueError, r"device 'cuda:77' cannot be used here.*give \"cpu\""),
+        (5, TypeError, "device must be a text.*got 5"),
+        (["cpu"], TypeError, r"device must be a text.*got \['cpu'\]"),
+    ],
+)
+def test_a_device_that_is_not_here(device: Any, kind: type[Exception], named: str) -> None:
+    for act in (minidiff.load, lambda device: TextEncoder(device=device)):
+        with pytest.raises(kind, match=named) as error:
+            act(device=device)
+        assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_cuda_where_there_is_none() -> None:
+    for device in ("cuda", torch.device("cuda:0")):
+        with pytest.raises(ValueError, match=r"device 'cuda.*cannot be used here \(.*give \"cpu\""):
+            minidiff.load(device=device)
 
 
 def test_load_takes_a_saved_model_and_draws_the_same(tiny: Pipeline, tmp_path: Path) -> None:

@@ -8,8 +8,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,6 +22,8 @@ from minidiff import text as module
 from minidiff.text import EncodedTexts, TextEncoder, encode_texts
 
 TEXTS = ["gold", "lithium, the element", "gold", "", "a heating element", "bird " * 50]
+CUT = r"1 of 4 texts are longer than max_tokens = 32; their last words are not read"
+of_cut_texts = pytest.mark.filterwarnings(f"ignore:{CUT}")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +33,8 @@ def encoder() -> TextEncoder:
 
 @pytest.fixture(scope="module")
 def table(encoder: TextEncoder) -> EncodedTexts:
-    return encode_texts(TEXTS, encoder)
+    with pytest.warns(UserWarning, match=CUT):
+        return encode_texts(TEXTS, encoder)
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +161,37 @@ def test_broken_bytes_are_encoded(encoder: TextEncoder) -> None:
     assert encoder.encode(["gold \udcff"]).mask.sum() >= 3
 
 
-def test_one_string_is_not_a_list(encoder: TextEncoder) -> None:
-    with pytest.raises(TypeError, match="list of strings"):
-        encoder.encode("gold")
+@pytest.mark.parametrize("wrong", ["gold", b"gold", None, 3, ["gold", 3], ["gold", None], [b"x"]])
+def test_what_is_no_list_of_strings_is_named(encoder: TextEncoder, wrong: Any) -> None:
+    for name, act in (("prompts", encoder.encode), ("texts", lambda x: encode_texts(x, encoder))):
+        with pytest.raises(TypeError, match=f"{name} must be a list of strings, got ") as error:
+            act(wrong)
+        assert repr(wrong[-1] if isinstance(wrong, list) else wrong) in str(error.value)
+
+
+def test_strings_of_any_list(encoder: TextEncoder) -> None:
+    expected = encoder.encode(["gold", "water"]).tokens
+    for several in (("gold", "water"), iter(["gold", "water"]), np.array(["gold", "water"])):
+        assert torch.equal(encoder.encode(several).tokens, expected)  # type: ignore[arg-type]
+
+
+def test_what_torch_is_set_to_does_not_matter(
+    encoder: TextEncoder, table: EncodedTexts, tmp_path: Path
+) -> None:
+    expected = encoder.encode(TEXTS)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")  # whatever is made without a device is of no use
+    try:
+        again = TextEncoder()
+        out = again.encode(TEXTS)
+        for _ in range(2):  # built, then read
+            with pytest.warns(UserWarning, match=CUT):
+                rebuilt = encode_texts(TEXTS, again, tmp_path)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert out.tokens.dtype == torch.float32 and torch.equal(out.tokens, expected.tokens)
+    assert torch.equal(rebuilt.values, table.values) and torch.equal(rebuilt.offsets, table.offsets)
 
 
 # --- notices ---
@@ -190,6 +225,56 @@ def test_notice(encoder: TextEncoder, prompt: str, named: str) -> None:
 def test_known_words_need_no_notice(encoder: TextEncoder) -> None:
     assert encoder.understands("Stork") is not None  # st-or-k
     assert encoder.understands("Stork", known_words={"stork"}) is None
+    assert encoder.understands("金 Stork", known_words={"stork", "金"}) is None
+    assert encoder.understands("水 Stork", known_words={"stork", "金"}) is not None
+
+
+def test_unknown_words(encoder: TextEncoder) -> None:
+    texts = ["Stork, on 金; xqzt", "a Xqzt of gold", "", "\udce9 ?!"]
+    words = encoder.unknown_words(texts)
+    assert words == ["a", "stork", "xqzt", "金"]  # st-or-k
+    assert all(encoder.understands(word) is not None for word in words)
+    assert all(encoder.understands(text, words) is None for text in texts[:3])
+    assert encoder.unknown_words([]) == [] == encoder.unknown_words(["gold"])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("bird " * 30, None),
+        ("", None),
+        ("bird " * 31, "the last word is not read"),
+        ("bird\n" * 50, "the last 20 words are not read"),
+        ("bird " * 29 + "pangolin fish", "the last 2 words are not read"),  # pan-go-lin
+        ("gold" + "!" * 100, "all but its beginning is not read"),
+        ("a bird " + "!" * 100, "the last word is not read"),
+        ("bird \udce9 " * 20, "the last 10 words are not read"),
+    ],
+)
+def test_what_is_not_read_is_said(encoder: TextEncoder, prompt: str, said: str | None) -> None:
+    notice = encoder.overlong(prompt)
+    if said is None:
+        assert notice is None
+    else:
+        assert notice is not None and notice.endswith(f" is longer than 32 tokens; {said}.")
+        assert len(notice) < 140 and "\n" not in notice
+
+
+def test_threads_do_not_change_where_another_is_cut(encoder: TextEncoder) -> None:
+    def ask(_: int) -> tuple[str | None, str | None, int]:
+        lengths = map(len, encoder._token_ids(["bird " * 60] * 30))
+        return encoder.overlong("bird " * 60), encoder.understands("xqzt"), max(lengths)
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = set(pool.map(ask, range(300)))
+    assert answers == {ask(0)} and ask(0)[2] == 32
+
+
+def test_overlong_knows_its_encoder(t5_folder: Path) -> None:
+    encoder = TextEncoder(t5_folder, max_tokens=4)
+    assert encoder.overlong("gold water gold") is None
+    notice = encoder.overlong("gold water gold the element")
+    assert notice is not None and notice.endswith("the last 2 words are not read.")
 
 
 # --- where the weights come from ---
@@ -250,6 +335,30 @@ def test_unknown_name(name: str) -> None:
     with pytest.raises(ValueError, match=r"known are minilm, t5-small.*folder.*Hub") as error:
         TextEncoder(name)
     assert repr(name) in str(error.value)
+
+
+@pytest.mark.parametrize("name", [None, 5, True, b"minilm", ["minilm"]])
+def test_what_is_no_name_is_named(name: Any) -> None:
+    with pytest.raises(TypeError, match="name must be a text or a pathlib") as error:
+        TextEncoder(name)
+    assert repr(name) in str(error.value)
+
+
+def test_a_folder_with_the_name_of_an_encoder(
+    t5_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(t5_folder))
+    shutil.copytree(t5_folder, "minilm")
+    shutil.copytree(t5_folder, "t5-small")
+    for name, dim in (("minilm", 384), ("t5-small", 512)):
+        with pytest.warns(UserWarning, match=rf"'{name}' is taken.*folder.*'\./{name}'") as notices:
+            assert TextEncoder(name).dim == dim
+        assert notices[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert TextEncoder("./minilm").dim == TextEncoder(Path("minilm")).dim == 512
+    assert TextEncoder(TextEncoder(Path("minilm")).name).dim == 512  # as a configuration keeps it
 
 
 def test_hub_out_of_reach(tmp_path: Path) -> None:
@@ -324,6 +433,13 @@ def test_max_tokens(max_tokens: int) -> None:
         TextEncoder(max_tokens=max_tokens)
 
 
+@pytest.mark.parametrize("max_tokens", [None, 8.0, "8", True])
+def test_max_tokens_that_is_no_number(max_tokens: Any) -> None:
+    with pytest.raises(ValueError, match="max_tokens must be a whole number") as error:
+        TextEncoder(max_tokens=max_tokens)
+    assert repr(max_tokens) in str(error.value)
+
+
 # --- table of encoded texts ---
 
 
@@ -375,6 +491,7 @@ def forbid_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_build_table", refuse)
 
 
+@of_cut_texts
 @pytest.mark.filterwarnings("error")
 def test_cache_round_trip(
     encoder: TextEncoder, table: EncodedTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -402,6 +519,7 @@ def test_cache_knows_its_encoder(
     assert len(list(tmp_path.iterdir())) == 3
 
 
+@of_cut_texts
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped bit", "foreign", "shifted"])
 def test_damaged_cache_is_built_again(
     encoder: TextEncoder, table: EncodedTexts, tmp_path: Path, damage: str
@@ -432,6 +550,7 @@ def test_damaged_cache_is_built_again(
     assert list(tmp_path.iterdir()) == [file]
 
 
+@of_cut_texts
 def test_cache_that_cannot_be_written(
     encoder: TextEncoder, table: EncodedTexts, tmp_path: Path
 ) -> None:

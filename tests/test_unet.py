@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -208,6 +210,19 @@ def test_timestep_embedding_is_the_formula() -> None:
         assert row.tolist() == pytest.approx(expected, abs=1e-4)
 
 
+def test_what_torch_is_set_to_does_not_matter(network: UNet) -> None:
+    embedding, y = timestep_embedding(T, 8), network(X, T, TOKENS)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")  # whatever is made without a device is of no use
+    try:
+        again, y_again = timestep_embedding(T, 8), network(X, T, TOKENS)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert torch.equal(again, embedding) and again.dtype == torch.float32
+    assert torch.equal(y_again, y)
+
+
 def test_the_timestep_changes_the_output(network: UNet) -> None:
     same = X[:1].expand(3, -1, -1, -1)
     a, b, c = network(same, T, TOKENS[:1].expand(3, -1, -1)).unbind()
@@ -286,15 +301,33 @@ def test_tokens_of_another_width_are_refused(network: UNet) -> None:
         ({"channels": (32, 40)}, "multiples of head_dim=16, got 40"),
         ({"channels": ()}, "one entry a level"),
         ({"channels": (32, 32, 32)}, "one entry a level"),
-        ({"channels": (32, 0)}, "channels must be a whole number of at least 1, got 0"),
-        ({"channels": (32.0, 32)}, "channels must be a whole number of at least 1, got 32.0"),
+        ({"channels": (32, 0)}, "channels must be from 1 to 65,536, got 0"),
+        ({"channels": 64}, "channels must be a list of whole numbers, got 64"),
+        ({"channels": "64"}, "channels must be a list of whole numbers, got '64'"),
+        ({"channels": None}, "channels must be a list of whole numbers, got None"),
+        ({"channels": {32: 1}}, r"channels must be a list of whole numbers, got \{32: 1\}"),
+        ({"channels": (32.0, 32)}, r"channels must be a list of whole numbers, got \(32.0, 32\)"),
+        ({"channels": (True, 32)}, r"channels must be a list of whole numbers, got \(True, 32\)"),
+        (
+            {"channels": (2**70, 32)},
+            "channels must be from 1 to 65,536, got 1180591620717411303424",
+        ),
         ({"channels": (15, 15), "head_dim": 15}, "must be even, got 15"),
-        ({"head_dim": 0}, "head_dim must be a whole number of at least 1, got 0"),
-        ({"in_channels": 0}, "in_channels must be a whole number of at least 1, got 0"),
-        ({"blocks": 0}, "blocks must be a whole number of at least 1, got 0"),
-        ({"stem": -1}, "stem must be a whole number of at least 1, got -1"),
-        ({"stem": 1.5}, "stem must be a whole number of at least 1, got 1.5"),
-        ({"text_dim": 0}, "text_dim must be a whole number of at least 1, got 0"),
+        ({"attention": True}, "attention must be a list of true and false, got True"),
+        ({"attention": (0, 1)}, r"attention must be a list of true and false, got \(0, 1\)"),
+        ({"attention": ["no", "yes"]}, "attention must be a list of true and false"),
+        ({"pooled_text": "false"}, "pooled_text must be true or false, got 'false'"),
+        ({"pooled_text": 1}, "pooled_text must be true or false, got 1"),
+        ({"head_dim": 0}, "head_dim must be from 1 to 65,536, got 0"),
+        ({"head_dim": [16]}, r"head_dim must be a whole number, got \[16\]"),
+        ({"in_channels": 0}, "in_channels must be from 1 to 65,536, got 0"),
+        ({"in_channels": True}, "in_channels must be a whole number, got True"),
+        ({"blocks": 0}, "blocks must be from 1 to 65,536, got 0"),
+        ({"blocks": np.float64(2)}, "blocks must be a whole number"),
+        ({"stem": -1}, "stem must be from 1 to 65,536, got -1"),
+        ({"stem": 1.5}, "stem must be a whole number, got 1.5"),
+        ({"text_dim": 0}, "text_dim must be from 1 to 65,536, got 0"),
+        ({"text_dim": "384"}, "text_dim must be a whole number or None, got '384'"),
     ],
 )
 def test_shapes_that_cannot_be_built_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -312,3 +345,14 @@ def test_lists_become_tuples() -> None:
     config = UNetConfig(channels=[32, 64], attention=[False, True])  # type: ignore[arg-type]
     assert config == UNetConfig(channels=(32, 64), attention=(False, True))
     assert hash(config) is not None
+
+
+def test_numbers_of_numpy_and_torch_become_python_s() -> None:
+    config = UNetConfig(
+        channels=np.array([32, 64]),  # type: ignore[arg-type]
+        attention=[np.False_, torch.tensor(True)],  # type: ignore[arg-type]
+        blocks=np.int64(2),  # type: ignore[arg-type]
+        pooled_text=np.True_,  # type: ignore[arg-type]
+    )
+    assert config == UNetConfig(channels=(32, 64), attention=(False, True), blocks=2)
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["channels"] == [32, 64]

@@ -1,0 +1,181 @@
+"""What callers hand over, checked where it comes in: each error names the value and what is wanted.
+
+Python, torch and the libraries below have errors of their own for most of this. They come late,
+differ from version to version, and speak of something else than what was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "as_device",
+    "as_path",
+    "as_pictures",
+    "check_pictures",
+    "check_settings",
+    "is_file",
+    "is_folder",
+    "plain_torch",
+    "warn_of_namesake",
+]
+
+
+def as_path(name: str, value: Any) -> Path:
+    """A path from a text or a `pathlib.Path`.
+
+    Args:
+        name: what it is called by the caller.
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: for a text that no path can be.
+    """
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(path, str):
+        raise TypeError(f"{name} must be a text or a pathlib.Path, got {value!r}")
+    if "\0" in path:
+        raise ValueError(f"{name} must not hold a null character, got {value!r}")
+    return Path(path)
+
+
+# Unlike those of Path, which until Python 3.12 raise for a name that is too long, they say no.
+is_folder, is_file = os.path.isdir, os.path.isfile
+
+
+def warn_of_namesake(name: str, path: Path, kind: str) -> None:
+    """Names come before files: say so where a file or folder here has the name as well.
+
+    Called by a function that the user's code calls through one other.
+    """
+    if is_folder(path) or is_file(path):
+        what = "folder" if is_folder(path) else "file"
+        warnings.warn(
+            f"{name!r} is taken for the {kind} of that name; for the {what} here write "
+            f"{f'./{path}'!r}",
+            stacklevel=4,
+        )
+
+
+def as_device(device: Any) -> torch.device:
+    """A device that is here.
+
+    Raises:
+        TypeError: for anything but a text or a torch.device.
+        ValueError: for one that this machine does not have, or that torch does not know.
+    """
+    if not isinstance(device, str | torch.device):
+        raise TypeError(
+            f'device must be a text such as "cpu" or "cuda", or a torch.device, got {device!r}'
+        )
+    try:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # torch has both for a GPU that is not here
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        raise ValueError(
+            f'device {str(device)!r} cannot be used here ({reason}): give "cpu", or leave it out'
+        ) from error
+    return torch.device(device)
+
+
+def as_pictures(images: Any, name: str = "images") -> Tensor:
+    """Pictures in [-1, 1]: floats as they are, bytes (uint8, 255 = white) brought there.
+
+    Raises:
+        TypeError: for other numbers, which mean neither, and for what is no tensor.
+    """
+    check_pictures(images, name)
+    if images.is_floating_point():
+        return images
+    from minidiff.glyphs import to_float
+
+    return to_float(images)
+
+
+def check_pictures(images: Any, name: str = "images") -> None:
+    """What `as_pictures` refuses, for many pictures that become floats a few at a time."""
+    tensor = isinstance(images, Tensor)
+    if not tensor or not (images.is_floating_point() or images.dtype == torch.uint8):
+        raise TypeError(
+            f"{name} must be a tensor of floats in [-1, 1] or of uint8 (255 = white), "
+            f"got {images.dtype if tensor else type(images).__name__}"
+        )
+
+
+# What the annotation of a setting asks for, in words.
+WANTED = {
+    "int": "a whole number",
+    "int | None": "a whole number or None",
+    "float": "a finite number",
+    "float | None": "a number above 0",
+    "bool": "true or false",
+    "str": "a text",
+    "str | None": "a text or None",
+    "tuple[int, ...]": "a list of whole numbers",
+    "tuple[bool, ...]": "a list of true and false",
+}
+
+
+def check_settings(settings: Any) -> None:
+    """Hold every field of a frozen dataclass to its annotation.
+
+    Numbers and arrays of numpy and torch become Python's, and lists tuples, so that settings can be
+    compared and written as JSON.
+
+    Raises:
+        ValueError: for a value of another type, naming the field.
+    """
+    for field in dataclasses.fields(settings):
+        given, kind = getattr(settings, field.name), str(field.type)
+        value = _plain(given)
+        if isinstance(value, list):
+            value = tuple(map(_plain, value))
+        if not _fits(value, kind):
+            raise ValueError(f"{field.name} must be {WANTED.get(kind, f'a {kind}')}, got {given!r}")
+        object.__setattr__(settings, field.name, value)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind.endswith(" | None"):
+        return value is None or _fits(value, kind.removesuffix(" | None"))
+    if kind.startswith("tuple["):
+        inner = kind.removeprefix("tuple[").removesuffix(", ...]")
+        return isinstance(value, tuple) and all(_fits(one, inner) for one in value)
+    if kind == "float":
+        try:
+            return type(value) in (int, float) and math.isfinite(value)
+        except OverflowError:  # a whole number that is too large for one
+            return False
+    return type(value).__name__ == kind  # not isinstance: True is no number
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """Float32 on the CPU, whatever torch.set_default_dtype and set_default_device have said.
+
+    Also a decorator.
+    """
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    if dtype == torch.float32 and device.type == "cpu":
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
