@@ -263,7 +263,7 @@ class Guided(Denoiser):
             conditional denoiser.
 
     Raises:
-        ValueError: for a scale that is negative or not finite.
+        ValueError: for a scale that is no number from 0 to 1,000,000.
     """
 
     def __init__(
@@ -273,9 +273,9 @@ class Guided(Denoiser):
         guidance_scale: float,
         clip: tuple[float, float] | None = None,
     ) -> None:
-        if not (is_finite(guidance_scale) and guidance_scale >= 0):
+        if not (is_finite(guidance_scale) and 0 <= guidance_scale <= 1e6):  # float32 ends at 3e38
             raise ValueError(
-                f"guidance_scale must be a number >= 0 (1 = off), got {guidance_scale!r}"
+                f"guidance_scale must be a number from 0 to 1e6 (1 = off), got {guidance_scale!r}"
             )
         super().__init__(conditional.schedule, conditional.clip if clip is None else clip)
         self.conditional, self.unconditional = conditional, unconditional

@@ -154,8 +154,8 @@ class Pipeline:
         Raises:
             ValueError: for impossible values, naming them; also when the pictures would not fit
                 into memory, and for a prompt to a model without text.
-            TypeError: for a prompt that is no text, what is no number, sampler or generator, or an
-                option that the sampler does not have.
+            TypeError: for a prompt that is no text, a generator that is none, or an option that the
+                sampler does not have.
 
         Warns:
             UserWarning: when the text encoder can make nothing of a prompt, or does not read it to
@@ -256,7 +256,6 @@ class Pipeline:
             raise TypeError(f"negative_prompt must be one text, got {negative_prompt!r}")
         if self.config.text_encoder is None and "".join([*prompts, negative_prompt]).strip():
             raise ValueError(WITHOUT_TEXT)
-        guidance_scale = _checked_scale(guidance_scale)
         images = whole_number("num_images_per_prompt", images)
         if images < 1:
             raise ValueError(f"num_images_per_prompt must be at least 1, got {images}")
@@ -267,7 +266,6 @@ class Pipeline:
         if generators is None:
             seeds = [(seed, i) for _ in prompts for i in range(images)]
             generators = [samplers.seeded_generator(*key) for key in seeds]
-        _check_sampler(sampler)
         grid = self.timesteps(steps) if timesteps is None else timesteps
         # A list, because an iterator could be walked only once.
         options["timesteps"] = grid = list(grid) if isinstance(grid, Iterable) else grid
@@ -364,29 +362,6 @@ def _checked_prompts(prompt: Any) -> list[str]:
         if not isinstance(text, str):
             raise TypeError(f'a prompt must be a text such as "gold", or a list, got {text!r}')
     return prompts
-
-
-def _check_sampler(sampler: Any) -> None:
-    if not isinstance(sampler, str) and not callable(sampler):
-        raise TypeError(
-            f"sampler must be one of {', '.join(samplers.SAMPLERS)}, or a step rule of your own, "
-            f"got {sampler!r}"
-        )
-
-
-def _checked_scale(guidance_scale: Any) -> float:
-    """As a float; numpy's and torch's numbers are welcome too. `Guided` knows the range."""
-    try:
-        if isinstance(guidance_scale, str | bytes | bool):
-            raise TypeError
-        scale = float(guidance_scale)
-    except OverflowError:
-        scale = math.inf
-    except (TypeError, ValueError, RuntimeError):  # the last: a tensor of several
-        raise TypeError(f"guidance_scale must be a number, got {guidance_scale!r}") from None
-    if 1e6 < scale < math.inf:  # float32 ends at 3e38
-        raise ValueError(f"guidance_scale must be at most 1,000,000, got {guidance_scale!r}")
-    return scale
 
 
 def _pick(condition: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

@@ -37,9 +37,9 @@ def whole_number(name: str, value: Any) -> int:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether it is a finite number: Python's, numpy's or torch's."""
+    """Whether it is a finite number: Python's, numpy's or torch's. True is none."""
     try:
-        return math.isfinite(value)
+        return not isinstance(value, bool) and math.isfinite(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return False
 
@@ -152,7 +152,7 @@ class Schedule:
                 would mean T).
         """
         try:
-            index = torch.as_tensor(t)
+            index = t if isinstance(t, Tensor) else torch.as_tensor(t, device="cpu")
             whole = not (
                 index.is_floating_point() or index.is_complex() or index.dtype == torch.bool
             )

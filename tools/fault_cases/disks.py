@@ -152,7 +152,7 @@ def damaged_models(tally: Tally, short: bool, folder: Path) -> None:
     for path in sorted(model.iterdir()):
         try_damages(tally, short, path, lambda: attempt(load), "model")
     for path in sorted(reader.iterdir()):
-        act = lambda: recogniser.load_recogniser.__wrapped__(reader)  # noqa: E731
+        act = lambda: recogniser._load.__wrapped__(reader)  # noqa: E731
         try_damages(tally, True, path, lambda: attempt(act), "recogniser")  # noqa: B023
 
 
