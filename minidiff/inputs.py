@@ -121,40 +121,28 @@ WANTED = {
     "bool": "true or false",
     "str": "a text",
     "str | None": "a text or None",
-    "tuple[int, ...]": "a list of whole numbers",
-    "tuple[bool, ...]": "a list of true and false",
 }
 
 
 def check_settings(settings: Any) -> None:
     """Hold every field of a frozen dataclass to its annotation.
 
-    Numbers and arrays of numpy and torch become Python's, and lists tuples, so that settings can be
-    compared and written as JSON.
+    Numbers of numpy and torch become Python's: settings are compared, and written as JSON.
 
     Raises:
         ValueError: for a value of another type, naming the field.
     """
     for field in dataclasses.fields(settings):
         given, kind = getattr(settings, field.name), str(field.type)
-        value = _plain(given)
-        if isinstance(value, list):
-            value = tuple(map(_plain, value))
+        value = given.tolist() if hasattr(given, "tolist") else given
         if not _fits(value, kind):
             raise ValueError(f"{field.name} must be {WANTED.get(kind, f'a {kind}')}, got {given!r}")
         object.__setattr__(settings, field.name, value)
 
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
 def _fits(value: Any, kind: str) -> bool:
     if kind.endswith(" | None"):
         return value is None or _fits(value, kind.removesuffix(" | None"))
-    if kind.startswith("tuple["):
-        inner = kind.removeprefix("tuple[").removesuffix(", ...]")
-        return isinstance(value, tuple) and all(_fits(one, inner) for one in value)
     if kind == "float":
         try:
             return type(value) in (int, float) and math.isfinite(value)

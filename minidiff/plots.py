@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from minidiff.glyphs import to_float
+from minidiff.inputs import as_path, as_pictures, check_pictures
 from minidiff.schedules import whole_number
 
 if TYPE_CHECKING:
@@ -34,15 +34,11 @@ def to_uint8(images: Tensor) -> Tensor:
     """float in [-1, 1] (any shape) to uint8, 255 = white; what is uint8 already stays as it is.
 
     Raises:
-        ValueError: for other whole numbers, which tell nothing of what is black and what is white.
+        TypeError: for other whole numbers, which tell nothing of what is black and what is white.
     """
+    check_pictures(images)
     if images.dtype == torch.uint8:
         return images
-    if not images.is_floating_point():
-        raise ValueError(
-            f"pictures are float in [-1, 1] or uint8 (255 = white), got {images.dtype}: convert "
-            "them to one of these"
-        )
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
@@ -66,8 +62,8 @@ def grid(
         a grey Pillow image.
 
     Raises:
-        ValueError: for no pictures, coloured ones, other whole numbers than uint8, or a scale or
-            columns below 1.
+        TypeError: for other whole numbers than uint8.
+        ValueError: for no pictures, coloured ones, or a scale or columns below 1.
     """
     images = _grey(images)
     columns, scale = whole_number("columns", columns), whole_number("scale", scale)
@@ -108,6 +104,7 @@ def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 def _grey(images: Tensor) -> Tensor:
     """The pictures, as floats or uint8; an array is welcome, too."""
     images = torch.as_tensor(images)
+    check_pictures(images)
     if images.ndim != 4 or images.shape[1] != 1 or len(images) == 0:
         raise ValueError(
             f"expected one or more grey pictures (N, 1, H, W), got shape {tuple(images.shape)}"
@@ -159,7 +156,7 @@ def save_picture(path: str | Path, payload: bytes | Image.Image | np.ndarray) ->
     """Write an image as PNG, an array as .npy, or finished bytes: whole or not at all.
 
     Raises:
-        ValueError: for anything else, and for a path that is none.
+        TypeError: for anything else.
         OSError: where it cannot be written (full disk, no permission), naming the path; what lay
             there before is untouched then.
     """
@@ -171,7 +168,9 @@ def save_picture(path: str | Path, payload: bytes | Image.Image | np.ndarray) ->
         buffer = io.BytesIO()
         np.save(buffer, payload, allow_pickle=False)
         payload = buffer.getvalue()
-    part = None
+    elif not isinstance(payload, bytes):
+        raise TypeError(f"payload must be an image, an array or bytes, got {type(payload)}")
+    path, part = as_path("path", path), None
     try:
         handle, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
@@ -196,8 +195,8 @@ def show(
         size: of a picture in inches.
 
     Raises:
-        ValueError: for no pictures, coloured ones, other whole numbers than uint8, or not as many
-            titles.
+        TypeError: for other whole numbers than uint8.
+        ValueError: for no pictures, coloured ones, or not as many titles.
     """
     images = _grey(images)
     if titles is not None and len(titles) != len(images):
@@ -212,14 +211,24 @@ def show(
     )
     for axis in axes.flat:
         axis.set_axis_off()
-    if not images.is_floating_point():
-        images = to_float(to_uint8(images))
-    for i, image in enumerate(images[:, 0].float().cpu().numpy()):
-        axis = axes.flat[i]
-        axis.imshow(image, cmap="gray", vmin=-1, vmax=1)
+    for axis, image in zip(axes.flat, images):
+        draw(axis, image)
+    for i, axis in enumerate(axes.flat[: len(images)]):
         if titles:  # a prompt with two $ is no formula
             axis.set_title(one_line(titles[i]), fontsize=10, parse_math=False)
     return figure
+
+
+def draw(axis: Any, image: Tensor, reach: float = 1, **style: Any) -> Any:
+    """A grey picture (1, H, W) or (H, W), floats or uint8, on an axis of matplotlib.
+
+    Args:
+        reach: ±reach are white and black.
+        style: of `imshow`.
+    """
+    pixels = as_pictures(image.detach()).reshape(image.shape[-2:]).cpu()
+    pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))  # half is not drawn
+    return axis.imshow(pixels.numpy(), cmap="gray", vmin=-reach, vmax=reach, **style)
 
 
 def use_glyph_font() -> None:

@@ -9,15 +9,14 @@ tokens (cross-attention), and the mean of the tokens is added to the timestep em
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from minidiff.inputs import check_settings
 
 __all__ = ["Attention", "UNet", "UNetConfig", "timestep_embedding"]
 
@@ -56,19 +55,36 @@ class UNetConfig:
     pooled_text: bool = True
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        for field in dataclasses.fields(self):
+            given = getattr(self, field.name)
+            value = _plain(given)
+            if field.name in ("channels", "attention"):
+                if not isinstance(value, list | tuple):
+                    raise ValueError(
+                        f"{field.name} must be a list with one entry a level, got {given!r}"
+                    )
+                value = tuple(map(_plain, value))
+            object.__setattr__(self, field.name, value)
         if len(self.channels) != len(self.attention) or not self.channels:
             raise ValueError(
                 "channels and attention need one entry a level, "
                 f"got {self.channels} and {self.attention}"
             )
+        for name, yes in [
+            ("pooled_text", self.pooled_text),
+            *(("attention", a) for a in self.attention),
+        ]:
+            if type(yes) is not bool:
+                raise ValueError(f"{name} must be true or false, got {yes!r}")
         sizes = [(name, getattr(self, name)) for name in ("in_channels", "blocks", "stem")]
         sizes += [("head_dim", self.head_dim), *(("channels", c) for c in self.channels)]
         if self.text_dim is not None:
             sizes.append(("text_dim", self.text_dim))
         for name, size in sizes:
-            if not 1 <= size <= LARGEST:
-                raise ValueError(f"{name} must be from 1 to {LARGEST:,}, got {size}")
+            if type(size) is not int or not 1 <= size <= LARGEST:
+                raise ValueError(
+                    f"{name} must be a whole number from 1 to {LARGEST:,}, got {size!r}"
+                )
         wrong = [c for c in self.channels if c % self.head_dim]
         if wrong:
             raise ValueError(
@@ -81,6 +97,11 @@ class UNetConfig:
     def multiple(self) -> int:
         """Height and width must be multiples of this."""
         return self.stem * 2 ** (len(self.channels) - 1)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and arrays of numpy and torch as Python's, so that a shape can be written as JSON."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:

@@ -164,7 +164,7 @@ def test_bytes_are_pictures_too() -> None:
 def test_other_numbers_are_refused_by_name(dtype: torch.dtype) -> None:
     given = torch.ones(1, 1, 8, 8, dtype=dtype)
     for call in (plots.grid, plots.show, plots.to_uint8):
-        with pytest.raises(ValueError, match=f"or uint8 .255 = white., got {dtype}"):
+        with pytest.raises(TypeError, match=f"or of uint8 .255 = white., got {dtype}"):
             call(given)
 
 

@@ -116,7 +116,7 @@ def test_a_recipe_of_another_editor(tmp_path: Path) -> None:
         (b"zero_terminal_snr = 'false'", "zero_terminal_snr must be true or false, got 'false'"),
         (b"steps = 2026-01-01", "steps must be a whole number, got datetime.date"),
         (b"text_encoder = true", "text_encoder must be a text or None, got True"),
-        (b"[unet]\nchannels = 64", "channels must be a list of whole numbers, got 64"),
+        (b"[unet]\nchannels = 64", "channels must be a list with one entry a level, got 64"),
         (b"[[unet]]\nstem = 4", r"unet must be a table of settings, got \[\{"),
         (b"colour = 1", "unknown setting 'colour'"),
     ],

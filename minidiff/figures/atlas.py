@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "atlas"
@@ -102,7 +103,7 @@ def vector(image: Tensor) -> Any:
     above, below = figure.subfigures(2, 1, height_ratios=[3.3, 1.1])
     picture, numbers = above.subplots(1, 2)
     for axis in (picture, numbers):
-        axis.imshow(image[0].numpy(), cmap="gray", vmin=-1, vmax=1)
+        plots.draw(axis, image)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set(visible=True, color=GREY)
     picture.set_title("a picture")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, legend_below, new
 
 __all__ = [
@@ -52,7 +53,7 @@ def histogram(values: Tensor, pictures: Tensor, places: Tensor, label: str, bins
         # Spread evenly above, with a line to where the number lies.
         middle = (i + 0.5) / len(places)
         box = above.inset_axes((middle - 0.05, 0.25, 0.1, 0.75))
-        box.imshow(picture[0].numpy(), cmap="gray", vmin=-1, vmax=1)
+        plots.draw(box, picture)
         bare(box)
         above.plot([low + middle * (high - low), place], [0.25, 0], color=GREY, lw=1)
         axis.axvline(place, color=GREY, lw=0.6, ls=":")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, new
 
 __all__ = [
@@ -38,15 +39,8 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
 
 def _picture(axis: Any, image: Tensor, x: float, y: float, side: float, reach: float = 1) -> None:
     """A picture (1, H, W) with its lower left corner at (x, y); ±reach are white and black."""
-    axis.imshow(
-        image[0].cpu().numpy(),
-        cmap="gray",
-        vmin=-reach,
-        vmax=reach,
-        extent=(x, x + side, y, y + side),
-        aspect="auto",
-        interpolation="nearest",
-    )
+    place = {"extent": (x, x + side, y, y + side), "aspect": "auto"}
+    plots.draw(axis, image, reach, interpolation="nearest", **place)
     axis.add_patch(_rectangle(x, y, side, side, facecolor="none"))
 
 
@@ -291,7 +285,7 @@ def predictions(rows: Mapping[str, Tensor], reach: Sequence[float], titles: Sequ
     figure, axes = new(len(rows), count, size=(7.0, 1.02 * len(rows) + 0.3))
     for line, (name, images), limit in zip(axes, rows.items(), reach):
         for axis, image in zip(line, images):
-            bare(axis).imshow(image[0].cpu().numpy(), cmap="gray", vmin=-limit, vmax=limit)
+            plots.draw(bare(axis), image, limit)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=11)
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=11)

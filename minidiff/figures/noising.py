@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, legend_below, new
+from minidiff.inputs import as_pictures
 from minidiff.schedules import Schedule
 
 __all__ = [
@@ -33,7 +35,7 @@ SEEN = 1e-4  # smaller weights are not shown
 
 def _picture(axis: Any, image: Tensor, title: str = "") -> None:
     """A glyph (1, h, w) in [-1, 1] on an axis of its own, with a thin frame: paper is white too."""
-    axis.imshow(image[0], cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    plots.draw(axis, image, interpolation="nearest")
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set(visible=True, color=LIGHT)
     if title:
@@ -53,16 +55,11 @@ def overview(images: Tensor) -> Any:
     bare(axis).set_aspect("equal")
     lefts, side = (0.0, 1.75, 4.75, 6.5), 1.1
     names = ("$x_0$\ndata", "$x_{t-1}$", "$x_t$", "$x_T$\nnoise")
-    images = (images.clamp(-1, 1) * 3).round() / 3  # seven greys are enough, and make a small file
+    images = (
+        as_pictures(images).clamp(-1, 1) * 3
+    ).round() / 3  # seven greys are enough, and make a small file
     for image, left, name in zip(images, lefts, names):
-        axis.imshow(
-            image[0],
-            cmap="gray",
-            vmin=-1,
-            vmax=1,
-            interpolation="nearest",
-            extent=(left, left + side, 0, side),
-        )
+        plots.draw(axis, image, interpolation="nearest", extent=(left, left + side, 0, side))
         axis.plot(
             [left, left + side, left + side, left, left], [0, 0, side, side, 0], color=GREY, lw=1
         )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
 
 __all__ = ["bars", "clouds", "floors", "histograms", "intervals", "yardsticks"]
@@ -53,7 +54,7 @@ def yardsticks(examples: Mapping[str, Tensor], distances: Mapping[str, float], n
     longest = max(distances.values())
     for row, (label, pictures) in zip(axes, examples.items(), strict=True):
         for axis, picture in zip(row[:2], pictures[:, 0], strict=True):
-            bare(axis).imshow(picture.numpy(), cmap="gray", vmin=-1, vmax=1)
+            plots.draw(bare(axis), picture)
         axis = bare(row[2])
         axis.barh([0], [distances[label]], color=ORANGE if label == name else BLUE, height=0.5)
         axis.set(xlim=(0, 1.2 * longest), ylim=(-0.5, 0.8))

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minidiff import plots
 from minidiff.checkpoints import CheckpointError, read_info, read_tensors
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, legend_below, new
 from minidiff.glyphs import DATA, load_glyphs
@@ -354,7 +355,7 @@ def cross_attention_maps(picture: Tensor, weights: Tensor, tokens: Sequence[str]
     figure, axes = new(lines, columns, size=(7.2, 1.55 * lines), squeeze=False)
     for axis in axes.flat:
         bare(axis)
-    axes[0, 0].imshow(picture.numpy(), cmap="gray", vmin=-1, vmax=1)
+    plots.draw(axes[0, 0], picture)
     axes[0, 0].set_title("guess")
     shares = weights.mean((0, 1)).tolist()
     for i, (token, share) in enumerate(zip(tokens, shares)):
