@@ -23,11 +23,11 @@ from typing import Any
 from torch import Tensor
 
 from minidiff import checkpoints
-from minidiff.endings import RESUME, TrainingStopped
+from minidiff.endings import RESUME, TrainingStopped, uninterrupted
 from minidiff.glyphs import GlyphDataset
 from minidiff.recipe import TrainingConfig
 
-__all__ = ["RunLock", "TrainingStopped", "latest_checkpoint"]
+__all__ = ["RunLock", "latest_checkpoint"]
 
 KEPT = 2  # checkpoints: should the newest be damaged, there is one to go on from
 
@@ -174,29 +174,30 @@ class RunLock:
             for _ in range(100):  # whoever had the file may just be removing it, and the folder
                 self._made += [p for p in (self.folder, *self.folder.parents) if not p.exists()]
                 self.folder.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError), uninterrupted():
                     if self._take():
                         return
         except BaseException:
-            self._unmake()
+            self._release(begun=False)
             raise
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._descriptor in _held:  # it is not in a child that was forked within the block
-            _held.remove(self._descriptor)
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-            os.close(self._descriptor)
-            if os.name == "nt":  # there a file that is open cannot be removed
+        self._release(begun=kind is None)
+
+    def _release(self, begun: bool) -> None:
+        with uninterrupted():
+            if self._descriptor in _held:  # it is not in a child that was forked in between
+                _held.remove(self._descriptor)
                 with contextlib.suppress(OSError):
                     self.path.unlink()
-        if kind is not None:
-            self._unmake()
-
-    def _unmake(self) -> None:
-        for folder in self._made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+                os.close(self._descriptor)
+                self._descriptor = -1
+                if os.name == "nt":  # there a file that is open cannot be removed
+                    with contextlib.suppress(OSError):
+                        self.path.unlink()
+            for folder in [] if begun else self._made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
     def _take(self) -> bool:
         """Open the file, lock it and say who we are; False if it was removed meanwhile."""
@@ -288,8 +289,10 @@ def write_log(folder: Path, step: int, entry: dict[str, Any]) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **entry}) + "\n")
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
         raise TrainingStopped(
-            f"could not write {path} ({error.strerror}). {_remedy(error)}"
+            f"could not write {path} ({error.strerror}). {'Free some space' if full else 'Mend it'}"
+            f", then go on with {RESUME}"
         ) from error
 
 
@@ -315,9 +318,4 @@ def disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TrainingStopped(f"{error.strerror or error}. {_remedy(error)}") from error
-
-
-def _remedy(error: OSError) -> str:
-    full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
-    return f"{'Free some space' if full else 'Mend that'}, then go on with {RESUME}"
+        raise TrainingStopped(f"{error.strerror or error}, then go on with {RESUME}") from error

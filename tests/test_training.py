@@ -40,10 +40,9 @@ from torch import Tensor
 import minidiff
 from minidiff import checkpoints, devices, run_folder, text, training
 from minidiff.checkpoints import CheckpointError, load_model
-from minidiff.endings import Ended
+from minidiff.endings import Ended, TrainingStopped
 from minidiff.pipeline import find_model
 from minidiff.recipe import TrainingConfig
-from minidiff.run_folder import TrainingStopped
 from minidiff.training import Trainer, sample_timesteps
 from minidiff.unet import UNet, UNetConfig
 

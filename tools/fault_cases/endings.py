@@ -22,7 +22,7 @@ CONFIG = dataclasses.replace(tiny.RECIPE, steps=8, save_every=3)
 
 
 def train_until_asked(run: Path) -> int | None:
-    """The step that was saved when it was asked to end; None if it had not begun."""
+    """The step that was saved when it was asked to end; None where it was too early or late."""
     for number in ENDS:  # as in a terminal, whatever the parent's are
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, usual)
@@ -32,7 +32,7 @@ def train_until_asked(run: Path) -> int | None:
         assert stopped.signal in ENDS and "; saved" in str(stopped), stopped
         return int(str(stopped).split("at step ")[1].split(";")[0])
     except (Ended, KeyboardInterrupt):
-        assert not run.exists(), names(run)
+        assert not run.exists() or (run / "model").exists(), names(run)  # it was over already
         return None
     return CONFIG.steps
 
