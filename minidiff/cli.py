@@ -536,7 +536,9 @@ class SampleGrids:
         from minidiff.pipeline import Pipeline
 
         if self.pipeline is None:
-            self.pipeline = Pipeline(trainer.averaged, trainer.model_config, device=trainer.device)
+            self.pipeline = Pipeline(
+                trainer.averaged, trainer.model_config, trainer.record(), trainer.device
+            )
         images = self.pipeline(self.prompts, num_images_per_prompt=8)
         folder = trainer.folder / "samples"
         folder.mkdir(exist_ok=True)
