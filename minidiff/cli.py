@@ -7,20 +7,23 @@ A user's error ends in one line that names the value and the remedy, never in a 
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import re
 import shlex
-import subprocess
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import minidiff
+from minidiff.endings import RESUME, Ended, TrainingStopped, polite
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
     from minidiff.pipeline import Pipeline
     from minidiff.recipe import TrainingConfig
-    from minidiff.training import Trainer
+    from minidiff.training import PictureDataset, Trainer
 
 app = typer.Typer(
     add_completion=False,
@@ -56,7 +59,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    """The exit status: 0, 2 after an error of the user's, 130 after Ctrl-C."""
+    """The exit status: 0, 2 after an error of the user's, 128 + its number after a signal."""
     try:
         status: int = app(prog_name="minidiff", standalone_mode=False) or 0
         sys.stdout.flush()
@@ -67,18 +70,29 @@ def _run() -> int:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except Exception as error:
-        if not (_is_usage(error) or isinstance(error, USER_ERRORS)):
+        if not (_is_usage(error) or isinstance(error, USER_ERRORS) or _is_out_of_memory(error)):
             raise
         print(f"minidiff: {_message(error)}", file=sys.stderr)
-        # Training saves before it passes Ctrl-C on, in words of its own.
-        interrupted = isinstance(error.__context__, KeyboardInterrupt)
-        return INTERRUPTED if interrupted else 2
+        # Training saves before it ends, in words of its own.
+        number = error.signal if isinstance(error, TrainingStopped) else None
+        return 2 if number is None else 128 + number
+    except Ended as end:
+        print(f"minidiff: ended by {signal.Signals(end.signal).name}", file=sys.stderr)
+        return 128 + end.signal
     if status == INTERRUPTED:
         print("minidiff: interrupted", file=sys.stderr)
     return status
 
 
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
+# Anything else is a mistake in the code, be it ours or that of who is changing it.
+USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, TrainingStopped)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also where torch says so: of CUDA with an error of its own, of MPS and the CPU in words."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    torchs = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return torchs or isinstance(error, MemoryError)
 
 
 def _is_usage(error: Exception) -> bool:
@@ -95,6 +109,12 @@ def _message(error: Exception) -> str:
         reason: Any = error.__cause__  # new releases leave out the value, but pydantic has it
         got = f", got {reason.errors()[0]['input']!r}" if hasattr(reason, "errors") else ""
         text = f"{text.rstrip('.')}{got}; see {command} --help"
+    elif _is_out_of_memory(error):
+        size = re.search(r"allocate ([\d.]+ \w+)", str(error))
+        text = (
+            f"there is not enough memory{f' for another {size[1]}' if size else ''}: draw fewer "
+            "pictures at a time (--num-images), or train with a smaller --batch-size"
+        )
     else:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         if isinstance(error, OSError) and error.filename and str(error.filename) not in text:
@@ -131,7 +151,10 @@ def root(
 def sample(
     prompt: Annotated[
         list[str] | None,
-        typer.Argument(help="what to draw, in English; quote a prompt of several words"),
+        typer.Argument(
+            help="what to draw, in English; quote a prompt of several words. None for a model "
+            "that was trained without text"
+        ),
     ] = None,
     num_images: Annotated[
         int, typer.Option(min=1, metavar="<int>", help="pictures of each prompt")
@@ -172,8 +195,6 @@ def sample(
 
     minidiff sample fish "made of bamboo" --num-images 8 --output fish.gif
     """
-    if not prompt:
-        raise ValueError("nothing to draw: give a prompt, for instance: minidiff sample gold")
     _check_output(output or Path("glyphs.png"))
     from minidiff import plots
     from minidiff.pipeline import load
@@ -182,6 +203,7 @@ def sample(
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
     pipeline = load(model)
+    prompt = _checked_prompts(prompt, negative_prompt, pipeline)
     arguments: dict[str, Any] = {
         "negative_prompt": negative_prompt,
         "num_images_per_prompt": num_images,
@@ -206,6 +228,17 @@ def sample(
     path = output or _new_file(prompt[0])
     plots.save_picture(path, payload)
     print(path)
+
+
+def _checked_prompts(prompts: list[str] | None, negative: str, pipeline: Pipeline) -> list[str]:
+    """What to draw, if the model can: one without text needs no prompt, and can follow none."""
+    if pipeline.config.text_encoder is not None:
+        if not prompts:
+            raise ValueError("nothing to draw: give a prompt, for instance: minidiff sample gold")
+        return prompts
+    if any(text.strip() for text in [*(prompts or []), negative]):
+        raise ValueError("this model was trained without text: give no prompt")
+    return prompts or [""]
 
 
 def _check_output(path: Path) -> None:
@@ -277,7 +310,7 @@ def train(
         typer.Option(
             help="glyph64, glyph64-gpu (four times the work), or a .toml file with "
             "settings of minidiff.TrainingConfig (text_encoder = false: without text)",
-            show_default="glyph64; with --resume, the run's own",
+            show_default="glyph64; with --resume the run's own, with --start the model's",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run stopped")] = False,
@@ -305,12 +338,20 @@ def train(
     ] = False,
     data: Annotated[
         Path | None,
-        typer.Option(help="own pictures: a folder with metadata.csv (columns file_name,text)"),
+        typer.Option(
+            help="own pictures: a folder with metadata.csv (columns file_name,text); the run "
+            "remembers where it is"
+        ),
     ] = None,
 ) -> None:
     """Train a model; stop it with Ctrl-C and go on with --resume.
 
+    It saves what it has when it is stopped, also by SIGTERM, with which clusters end a job, or by a
+    closed terminal. A run remembers its settings and its pictures.
+
     minidiff train --recipe glyph64 --output runs/glyph64
+
+    minidiff train --resume --output runs/glyph64
 
     On several GPUs: accelerate launch -m minidiff train --output runs/glyph64
     """
@@ -322,59 +363,182 @@ def train(
         "seed": seed,
         "compile": compile or None,
     }
-    config = _config(recipe, output if resume else None, overrides)
-    from minidiff.glyphs import GlyphDataset, ImageFolder
     from minidiff.pipeline import find_model
     from minidiff.training import Trainer
 
     source = None if start is None else find_model(start)
-    dataset: GlyphDataset | ImageFolder
-    prompts: Sequence[str] = SAMPLE_PROMPTS
-    if data is not None:
-        dataset, held_out = ImageFolder(data, config.image_size), None
-        prompts = list(dict.fromkeys(texts[0] for texts in dataset.prompts))[: len(prompts)]
-    else:
-        dataset = GlyphDataset(config.image_size, "train")
-        held_out = GlyphDataset(config.image_size, "test")
-    if config.text_encoder is None:
-        prompts = [""]
-    trainer = Trainer(config, dataset, output, held_out, SampleGrids(prompts), resume, source)
-    trainer.run()
-    if trainer.accelerator.is_main_process:
-        words = ["minidiff", "sample", prompts[0], "--model", str(output)]
-        example = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    config = _config(recipe, output if resume else None, overrides, source)
+    own = ["--data", _as_path(data)] if data else []
+    if resume and data is None:
+        data = _remembered(output)
+    with polite(), _told_to_go_on("train", "--resume", "--output", _as_path(output), *own):
+        dataset, held_out, prompts = _pictures(config, data)
+        trainer = Trainer(config, dataset, output, held_out, SampleGrids(prompts), resume, source)
+        main = trainer.accelerator.is_main_process
+        if trainer.finished and main:
+            longer = "--steps or --time-limit make it longer"
+            print(f"minidiff: this run was finished already; {longer}", file=sys.stderr)
+        trainer.run()
+    if main:
+        example = _example(prompts[0] if config.text_encoder else None, output)
         print(f"{output / 'model'}; draw with: {example}")
 
 
-def _config(recipe: str | None, running: Path | None, overrides: dict[str, Any]) -> TrainingConfig:
-    """The settings: of the recipe, else of the run that is resumed, else of glyph64."""
+def _pictures(
+    config: TrainingConfig, data: Path | None
+) -> tuple[PictureDataset, PictureDataset | None, Sequence[str]]:
+    """What is learnt from, what is held out, and prompts for the sample sheets."""
+    from minidiff.glyphs import GlyphDataset, ImageFolder
+
+    dataset: PictureDataset
+    held_out: PictureDataset | None = None
+    prompts: Sequence[str] = SAMPLE_PROMPTS
+    if data is not None:
+        dataset = ImageFolder(data, config.image_size)
+        texts = dict.fromkeys(_cleaned(several[0]) for several in dataset.prompts)
+        prompts = [text for text in texts if text][: len(prompts)]
+    else:
+        dataset = GlyphDataset(config.image_size, "train")
+        held_out = GlyphDataset(config.image_size, "test")
+    return dataset, held_out, (prompts if config.text_encoder and prompts else [""])
+
+
+def _remembered(output: Path) -> Path | None:
+    """The folder of own pictures that a run began with; None for the glyphs."""
+    from minidiff.run_folder import newest_info
+
+    known = newest_info(output)[1].get("data", {})  # earlier releases did not remember it
+    if known.get("kind") == "other":
+        raise ValueError(
+            f"the pictures of {output} came from a program, not from a folder: go on with that "
+            "program, or give --data"
+        )
+    folder = None if known.get("path") is None else Path(known["path"])
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(
+            f"the pictures of {output} were in {folder}, which is not there any more: give the "
+            "folder that they are in now with --data"
+        )
+    return folder
+
+
+# --------------------------------------------------------- commands that can be pasted
+
+
+@contextmanager
+def _told_to_go_on(*words: str) -> Iterator[None]:
+    """Where an error says in Python's words how to go on, put the command in their place."""
+    try:
+        yield
+    except (OSError, TrainingStopped) as error:
+        launch = ["accelerate", "launch", "-m"] if "LOCAL_RANK" in os.environ else []
+        command = _command(*launch, "minidiff", *words)
+        error.args = tuple(
+            part.replace(RESUME, command) if isinstance(part, str) else part for part in error.args
+        )
+        raise
+
+
+def _example(prompt: str | None, output: Path) -> str:
+    """The command that draws with a new model; one without text needs no prompt."""
+    words = ["--model", _as_path(output)]
+    if prompt is not None:  # behind "--" it is not taken for an option
+        words = [*words, "--", prompt] if prompt.startswith("-") else [prompt, *words]
+    return _command("minidiff", "sample", *words)
+
+
+def _as_path(path: Path) -> str:
+    """A path that is taken neither for an option nor for a model that ships."""
+    from minidiff.pipeline import MODELS
+
+    misread = str(path).startswith("-") or (MODELS / path / "config.json").is_file()
+    return f".{os.sep}{path}" if misread and not path.is_absolute() else str(path)
+
+
+def _cleaned(prompt: str) -> str:
+    """A prompt as the text encoder reads it, without line ends and control characters."""
+    shown = (c for c in prompt if c.isprintable() or c.isspace())
+    return " ".join("".join(shown).split())
+
+
+def _command(*words: str) -> str:
+    """The words as one line for the shell that is usual here."""
+    return " ".join(_quoted_for_windows(w) if os.name == "nt" else _quoted(w) for w in words)
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    # Control characters and bytes that are no text.
+    plain = (
+        chr(b) if 32 <= b < 127 and b not in b"\\'" else f"\\x{b:02x}" for b in os.fsencode(word)
+    )
+    return f"$'{''.join(plain)}'"
+
+
+def _quoted_for_windows(word: str) -> str:
+    if re.fullmatch(r"[\w./\\:=+-]+", word):
+        return word
+    word = re.sub(r'(\\*)"', r'\1\1\\"', word)  # backslashes count only before a quotation mark
+    word = re.sub(r"(\\+)$", r"\1\1", word)
+    return f'"{word}"'
+
+
+def _config(
+    recipe: str | None, running: Path | None, overrides: dict[str, Any], source: Path | None = None
+) -> TrainingConfig:
+    """The settings: of the recipe, else of the run or the model to go on from, else of glyph64."""
     from minidiff.checkpoints import read_info
     from minidiff.recipe import TrainingConfig
-    from minidiff.run_folder import latest_checkpoint
+    from minidiff.run_folder import newest_info
 
-    overrides = {name: value for name, value in overrides.items() if value is not None}
-    newest = None if running is None else latest_checkpoint(running)
-    if recipe is None and newest is not None:
-        return TrainingConfig.from_dict({**read_info(newest).get("training", {}), **overrides})
-    return TrainingConfig.recipe(recipe or "glyph64", **overrides)
+    known: dict[str, Any] | None = None
+    if running is not None:
+        known = newest_info(running)[1]["training"]
+    elif source is not None:
+        info = read_info(source)
+        known = {**info.get("record", {}).get("recipe", {}), **info["model"]}
+        names = {f.name for f in dataclasses.fields(TrainingConfig)}
+        known = {name: value for name, value in known.items() if name in names}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if recipe is None and known is not None:
+        return TrainingConfig.from_dict({**known, **given})
+    return TrainingConfig.recipe(recipe or "glyph64", **given)
 
 
 SAMPLE_PROMPTS = ("gold", "water", "tree", "bird", "fire", "hand", "a kind of fish", "to speak")
 
 
 class SampleGrids:
-    """What the averaged weights draw now, a row a prompt: <run>/samples/step-….png."""
+    """What the averaged weights draw now, a row a prompt: <run>/samples/step-….png.
+
+    One that fails does not end the training; the first is told of.
+    """
 
     def __init__(self, prompts: Sequence[str] = SAMPLE_PROMPTS) -> None:
         self.prompts = prompts
         self.pipeline: Pipeline | None = None  # kept: its text encoder takes seconds to load
+        self.failed = False
 
     def __call__(self, trainer: Trainer) -> None:
+        try:
+            self.draw(trainer)
+        except Exception as error:  # hours of training are worth more than a picture of them
+            if not self.failed:
+                self.failed = True
+                warnings.warn(
+                    f"a sample sheet failed, training goes on: {type(error).__name__}: {error}",
+                    stacklevel=2,
+                )
+
+    def draw(self, trainer: Trainer) -> None:
         from minidiff import plots
         from minidiff.pipeline import Pipeline
 
         if self.pipeline is None:
-            self.pipeline = Pipeline(trainer.averaged, trainer.model_config, device=trainer.device)
+            self.pipeline = Pipeline(
+                trainer.averaged, trainer.model_config, trainer.record(), trainer.device
+            )
         images = self.pipeline(self.prompts, num_images_per_prompt=8)
         folder = trainer.folder / "samples"
         folder.mkdir(exist_ok=True)
@@ -390,7 +554,10 @@ def evaluate(
     model: Model = "glyph64",
     full: Annotated[
         bool,
-        typer.Option("--full", help="draw many more glyphs: some twenty minutes, not two"),
+        typer.Option(
+            "--full",
+            help="draw many more glyphs: on two cores some twelve minutes, not one and a half",
+        ),
     ] = False,
     loss_only: Annotated[
         bool, typer.Option("--loss-only", help="draw nothing; works for models of any size")
@@ -417,6 +584,14 @@ def evaluate(
     if full and loss_only:
         raise ValueError("--full and --loss-only contradict each other: give one of them")
     pipeline = load(model)
+    known = pipeline.record.get("data", {})  # earlier releases did not remember it
+    if known.get("kind") == "folder":
+        raise ValueError(
+            f"{model} was trained on the pictures in {known['path']}, and all that is measured "
+            "here is how near it comes to glyphs: see the log.jsonl of its run"
+        )
+    if known.get("kind") == "other":
+        warnings.warn("what this model was trained on is unknown; glyphs measure it", stacklevel=2)
     if loss_only:
         result: dict[str, Any] = {"held_out_loss": evaluation.held_out_loss(pipeline)}
     else:

@@ -3,12 +3,19 @@
 log.jsonl            a line every time something is logged
 checkpoints/step-…/  the newest two: all that a resumed run needs
 model/               the finished model, which `minidiff.load` opens
+.lock                while a process trains there: which one
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
+import hashlib
 import json
+import os
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +23,13 @@ from typing import Any
 from torch import Tensor
 
 from minidiff import checkpoints
+from minidiff.endings import RESUME, TrainingStopped, uninterrupted
+from minidiff.glyphs import GlyphDataset
+from minidiff.recipe import TrainingConfig
 
-__all__ = ["TrainingStopped", "latest_checkpoint"]
+__all__ = ["RunLock", "latest_checkpoint"]
 
 KEPT = 2  # checkpoints: should the newest be damaged, there is one to go on from
-
-
-class TrainingStopped(RuntimeError):
-    """Training cannot go on; the message says why and what to try."""
 
 
 def all_checkpoints(folder: Path) -> list[Path]:
@@ -36,23 +42,218 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return next(reversed(all_checkpoints(folder)), None)
 
 
-def open_folder(folder: Path, resume: bool) -> None:
-    """Make the folder of a new run, or see that there is something to resume.
+def newest_info(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint of a run and what its config.json says.
 
     Raises:
-        FileExistsError: for a new run, if there is one already.
         FileNotFoundError: if there is nothing to resume.
+        CheckpointError: if it is damaged, or a model only.
     """
     newest = latest_checkpoint(folder)
-    if resume and newest is None:
-        raise FileNotFoundError(
-            f"there is no checkpoint to resume in {folder}: start without --resume"
+    if newest is None:
+        raise FileNotFoundError(f"there is no checkpoint to resume in {folder}: start a new run")
+    with older_named(folder):
+        info = checkpoints.read_info(newest)
+        if "training" not in info:
+            raise checkpoints.CheckpointError(f"{newest} holds a model but no run to go on with")
+    return newest, info
+
+
+@contextlib.contextmanager
+def older_named(folder: Path) -> Iterator[None]:
+    """Where the newest checkpoint turns out to be damaged, name the one to go on from."""
+    try:
+        yield
+    except checkpoints.CheckpointError as error:
+        pair = all_checkpoints(folder)[-KEPT:]
+        if len(pair) < 2:
+            raise
+        raise checkpoints.CheckpointError(
+            f"{error}; or delete {pair[1]} and go on from {pair[0]}"
+        ) from error
+
+
+def check_new(folder: Path) -> None:
+    """See that no run is in the folder.
+
+    Raises:
+        FileExistsError: if one is.
+    """
+    log, newest = folder / "log.jsonl", latest_checkpoint(folder)
+    if newest is not None or log.exists():
+        remedy = f"delete {log}" if newest is None else f"go on with {RESUME}"
+        raise FileExistsError(f"{folder} already holds a run: choose another folder, or {remedy}")
+
+
+def data_of(dataset: Any, with_text: bool) -> dict[str, Any]:
+    """Where pictures come from, and what tells them from others: for the record of a run.
+
+    Returns:
+        {"kind": "glyphs", "folder" or "other", "path": absolute or None, "fingerprint": 16 hex
+        digits over the pictures and, if there is text, the prompts}.
+    """
+    images, folder = dataset.images, getattr(dataset, "folder", None)
+    told = [*images.shape, dataset.prompts if with_text else None]
+    digest = hashlib.sha256(json.dumps(told).encode("utf-8"))
+    digest.update(images.cpu().contiguous().numpy())
+    path = str(Path(folder).absolute()) if isinstance(folder, str | os.PathLike) else None
+    kind = "glyphs" if isinstance(dataset, GlyphDataset) else "folder" if path else "other"
+    return {"kind": kind, "path": path, "fingerprint": digest.hexdigest()[:16]}
+
+
+def check_resumed(info: dict[str, Any], config: TrainingConfig, data: dict[str, Any]) -> None:
+    """See that a checkpoint's run is that of a recipe and of pictures (`data_of`), and not over.
+
+    The run may become longer and log differently; what it learns must be the same. The text encoder
+    may lie in another folder: its fingerprint decides.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    free = {"steps", "time_limit", "decay", "compile", "text_encoder"} | {
+        f"{x}_every" for x in ("log", "evaluate", "sample", "save")
+    }
+    before, now = info["training"], json.loads(json.dumps(dataclasses.asdict(config)))
+    for name, value in now.items():
+        if name not in free and before.get(name) != value:
+            raise ValueError(
+                f"{name} was {before.get(name)!r} in this run and is now {value!r}: resume "
+                "with the same recipe, or start a new folder"
+            )
+    known = info.get("data", {})  # earlier releases did not remember it
+    if known.get("kind") == "folder" and known["fingerprint"] != data["fingerprint"]:
+        raise ValueError(
+            f"{data['path'] or 'the data set'} does not hold the pictures and texts that this run "
+            f"began with, from {known['path']}: put them back as they were, or start a new folder"
         )
-    log = folder / "log.jsonl"
-    if not resume and (newest is not None or log.exists()):
-        remedy = f"delete {log}" if newest is None else "go on with --resume"
-        raise FileExistsError(f"{folder} already holds a run: {remedy}, or choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    if config.steps < info["step"]:
+        raise ValueError(
+            f"steps is {config.steps}, but this run has made {info['step']}: give more"
+        )
+    limit, minutes = config.time_limit, info["seconds"] / 60
+    if limit is not None and limit < minutes and limit != before.get("time_limit"):
+        raise ValueError(
+            f"time_limit is {limit:g} minutes, but this run has trained for {minutes:.3g}: "
+            "give more"
+        )
+
+
+# --------------------------------------------------------------------- one process at a time
+
+_held: set[int] = set()  # descriptors of the locks that this process holds
+
+
+def _forget() -> None:
+    """In a forked child: the lock is the parent's and must end with the parent."""
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+class RunLock:
+    """The right to write into a run folder, as a context; the folder is made if need be.
+
+    It is the system's own lock on a file there, so it goes with the process, however that ends.
+    Where the file system has no locks nothing is locked. If the block fails, the folders that were
+    made for it go again, unless something is in them.
+
+    Raises:
+        BlockingIOError: if a training holds it, naming that.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / ".lock"
+        self._made: list[Path] = []  # innermost first
+        self._descriptor = -1
+
+    def __enter__(self) -> None:
+        try:
+            for _ in range(100):  # whoever had the file may just be removing it, and the folder
+                self._made += [p for p in (self.folder, *self.folder.parents) if not p.exists()]
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError), uninterrupted():
+                    if self._take():
+                        return
+        except BaseException:
+            self._release(begun=False)
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._release(begun=kind is None)
+
+    def _release(self, begun: bool) -> None:
+        with uninterrupted():
+            if self._descriptor in _held:  # it is not in a child that was forked in between
+                _held.remove(self._descriptor)
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
+                os.close(self._descriptor)
+                self._descriptor = -1
+                if os.name == "nt":  # there a file that is open cannot be removed
+                    with contextlib.suppress(OSError):
+                        self.path.unlink()
+            for folder in [] if begun else self._made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+    def _take(self) -> bool:
+        """Open the file, lock it and say who we are; False if it was removed meanwhile."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._lock(descriptor)
+            if not os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                os.close(descriptor)
+                return False
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        _held.add(descriptor)
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(holder).encode("utf-8"))
+        return True
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            _lock(descriptor)
+        except (BlockingIOError, PermissionError):
+            raise BlockingIOError(self._held_by()) from None
+        except OSError:
+            return  # no locks on this file system
+
+    def _held_by(self) -> str:
+        try:
+            holder = json.loads(self.path.read_text(encoding="utf-8"))
+            who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        except (OSError, ValueError, KeyError, TypeError):  # it is about to say so
+            who = "another process"
+        return (
+            f"{self.folder} is being trained in by {who}: wait for its end or end it, "
+            "or choose another folder"
+        )
+
+
+def _lock(descriptor: int) -> None:
+    """Lock an open file for this process, at once or not at all."""
+    if os.name == "nt":
+        import msvcrt
+
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # a locked byte cannot be read by others
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# ------------------------------------------------------------------------------ what is written
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -88,8 +289,10 @@ def write_log(folder: Path, step: int, entry: dict[str, Any]) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **entry}) + "\n")
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
         raise TrainingStopped(
-            f"could not write {path} ({error.strerror}). Free some space, then go on with --resume"
+            f"could not write {path} ({error.strerror}). {'Free some space' if full else 'Mend it'}"
+            f", then go on with {RESUME}"
         ) from error
 
 
@@ -115,4 +318,4 @@ def disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TrainingStopped(f"{error.strerror}, then go on with --resume") from error
+        raise TrainingStopped(f"{error.strerror or error}, then go on with {RESUME}") from error

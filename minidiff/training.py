@@ -14,14 +14,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import json
 import math
 import platform
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,9 +31,12 @@ from tqdm.auto import tqdm
 from minidiff import checkpoints, run_folder
 from minidiff.checkpoints import ModelConfig
 from minidiff.denoisers import NetworkDenoiser
+from minidiff.devices import accelerator, usual_torch
+from minidiff.endings import RESUME, Ended, TrainingStopped, polite
+from minidiff.endings import uninterrupted as _uninterrupted
 from minidiff.glyphs import cache_dir, to_float
 from minidiff.recipe import TrainingConfig
-from minidiff.run_folder import TrainingStopped, latest_checkpoint
+from minidiff.run_folder import latest_checkpoint
 from minidiff.samplers import seeded_generator
 from minidiff.unet import UNet
 
@@ -64,23 +65,6 @@ class PictureDataset(Protocol):
 
     images: Tensor
     prompts: list[tuple[str, ...]]
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until the block is done."""
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not usual or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed = []
-    signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if pressed:
-        raise KeyboardInterrupt
 
 
 def sample_timesteps(
@@ -136,11 +120,12 @@ class Trainer:
     """Trains a U-Net on a data set into a run folder.
 
     The folder holds log.jsonl, checkpoints/step-…/ (the newest two) and, at the end, model/, which
-    `minidiff.load` opens.
+    `minidiff.load` opens. Of two processes that would train into one, only one can.
 
     Args:
         config: the recipe.
-        dataset: pictures and prompts.
+        dataset: pictures and prompts. Where they come from is kept in the record as "data"; a
+            folder of pictures that has changed is not taken for the one that a run began with.
         folder: the run folder; must be new, unless `resume`.
         held_out: a data set whose loss is watched, or None.
         callback: called as callback(trainer) every `sample_every` steps, on the first process.
@@ -152,10 +137,12 @@ class Trainer:
     Raises:
         FileExistsError: if the folder holds a run and `resume` is False.
         FileNotFoundError: if there is nothing to resume.
-        ValueError: for pictures of another size, for a run with another recipe or other pictures,
-            a model of another kind to start from, or a batch that the processes cannot share
-            evenly.
+        BlockingIOError: if another process trains in the folder, naming it.
+        ValueError: for pictures of another size, for a run with another recipe or other pictures
+            or longer than it shall be, a model of another kind to start from, a batch that the
+            processes cannot share evenly, or a way of sharing it that would not work here.
         CheckpointError: for a damaged checkpoint or model.
+        Ended: if the process is asked to end. Nothing stays behind then, nor after an error.
 
     Attributes:
         network, averaged: the network that is trained, and the average of its weights.
@@ -175,8 +162,6 @@ class Trainer:
         resume: bool = False,
         start: str | Path | None = None,
     ) -> None:
-        from accelerate import Accelerator
-
         if resume and start is not None:
             raise ValueError(
                 f"only a new run can start from {start}: a resumed one goes on with its own weights"
@@ -185,30 +170,52 @@ class Trainer:
         for pictures in (dataset, held_out):
             if pictures is not None:
                 self._check_data(pictures)
-        if start is not None:
-            checkpoints.read_info(start)  # found out later, an empty run folder would stay
-        run_folder.open_folder(self.folder, resume)
-        self.accelerator = Accelerator(mixed_precision=_precision())
-        self.device = self.accelerator.device
-        if config.batch_size % self.accelerator.num_processes:
-            raise ValueError(
-                f"batch_size {config.batch_size} cannot be shared evenly by "
-                f"{self.accelerator.num_processes} processes: make it a multiple of that"
-            )
+        with usual_torch(), polite():
+            self.accelerator = accelerator()
+            self.device = self.accelerator.device
+            if config.batch_size % self.accelerator.num_processes:
+                raise ValueError(
+                    f"batch_size {config.batch_size} cannot be shared evenly by "
+                    f"{self.accelerator.num_processes} processes: make it a multiple of that"
+                )
+            lock = run_folder.RunLock(self.folder) if self._is_main else contextlib.nullcontext()
+            self._lock, self._begun = lock, resume
+            with lock:
+                if not resume:
+                    run_folder.check_new(self.folder)
+                self._prepare(dataset, held_out, resume, None if start is None else Path(start))
+
+    def _prepare(
+        self,
+        dataset: PictureDataset,
+        held_out: PictureDataset | None,
+        resume: bool,
+        start: Path | None,
+    ) -> None:
+        config = self.config
         self.step_count, self.seconds = 0, 0.0
+        self.images = dataset.images.to(self.device)
+        self.data = run_folder.data_of(dataset, config.text_encoder is not None)
+        self.model_config = self._model_config(dataset.images)
+        self.stages: list[dict[str, Any]] = []  # of the training before this run, oldest first
+        self.words: list[str] = []  # of the prompts that the text encoder does not know
+        # What does not fit is found out before minutes go into encoding texts.
+        newest, info = run_folder.newest_info(self.folder) if resume else (None, {})
+        if newest is not None:
+            run_folder.check_resumed(info, config, self.data)
+            self._check_pictures(info)
+        earlier = None if start is None else self._check_start(start)
 
         torch.manual_seed(config.seed)  # the first weights
         self.network = UNet(config.unet).to(self.device)
-        self.texts, self.encoder_fingerprint = self._encode(dataset, held_out)
-        self.images = dataset.images.to(self.device)
+        self.texts, fingerprint = self._encode(dataset, held_out)
+        self.model_config = dataclasses.replace(self.model_config, text_fingerprint=fingerprint)
         self.prompt_rows = self._prompt_rows(dataset)
         self.held_out = None if held_out is None else held_out.images.to(self.device)
         self.held_out_rows = None if held_out is None else self._prompt_rows(held_out)[0][:, 0]
-        self.model_config = self._model_config(dataset.images)
         self.schedule = self.model_config.make_schedule()
-        self.stages: list[dict[str, Any]] = []  # of the training before this run, oldest first
-        if start is not None:
-            self._start_from(Path(start))
+        if start is not None and earlier is not None:
+            self._start_from(start, *earlier)
 
         self.averaged = copy.deepcopy(self.network).requires_grad_(False)
         optimizer = torch.optim.AdamW(
@@ -222,9 +229,13 @@ class Trainer:
             self.network.compile()
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
         self._losses = torch.zeros(2, device=self.device)  # sum and count since the last log
-        if resume:
-            self._load()
+        if newest is not None:
+            with run_folder.older_named(self.folder):
+                self._load(newest, info)
         if self._is_main:
+            if resume and not self.finished:  # it is that of a shorter run
+                checkpoints.remove_folder(self.folder / "model")
+            run_folder.trim_log(self.folder, self.step_count)
             run_folder.remove_leftovers(self.folder)
 
     # ------------------------------------------------------------------ the method
@@ -338,42 +349,54 @@ class Trainer:
 
         Raises:
             TrainingStopped: if the loss is not a number any more, if a checkpoint cannot be saved,
-                or after Ctrl-C, once all is saved.
+                or after Ctrl-C or a signal to end (SIGTERM, SIGHUP), once all is saved.
+            FileExistsError, BlockingIOError: if another process has come first, or is at it.
         """
-        config = self.config
+        with usual_torch(), polite(), self._lock:
+            if not self._begun:
+                run_folder.check_new(self.folder)  # since the trainer was made
+            try:
+                self._train()
+            except (KeyboardInterrupt, Ended) as end:
+                number = end.signal if isinstance(end, Ended) else signal.SIGINT
+                with _uninterrupted() as again:
+                    self._save(self._losses)  # without the others, which may have stopped already
+                    again.clear()
+                by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+                raise TrainingStopped(
+                    f"interrupted{by} at step {self.step_count}; saved. Go on with {RESUME}", number
+                ) from None
+
+    def _train(self) -> None:
+        config, processes = self.config, self.accelerator.num_processes
         bar = tqdm(
             total=config.steps * config.batch_size,
             initial=self.step_count * config.batch_size,
             unit=" images",
-            desc="Training",
-            disable=not self.accelerator.is_main_process,
+            desc=f"Training ({self.device.type}, {processes} process{'es' * (processes > 1)})",
+            disable=not self._is_main,
             mininterval=0.5 if sys.stderr.isatty() else 30,
         )
         started, before = time.monotonic(), self.seconds
         mark = (started, self.step_count)
-        try:
-            with bar:
-                while not self.finished:
-                    self.step()
-                    bar.update(config.batch_size)
-                    self.seconds = self._agreed(before + time.monotonic() - started)
-                    if self._due(config.log_every):
-                        mark = self._log(bar, mark)
-                    if self._due(config.evaluate_every) and self.held_out is not None:
-                        held_out_loss = self.held_out_loss()
-                        self._check_finite("loss on held-out pictures", held_out_loss["mean"])
-                        self._write({"held_out_loss": held_out_loss})
-                    if self._due(config.save_every):
-                        self.save()
-                    if self._due(config.sample_every) and self.callback and self._is_main:
-                        self.callback(self)
-        except KeyboardInterrupt:
-            self._save(self._losses)  # without the other processes, which may have stopped already
-            raise TrainingStopped(
-                f"interrupted at step {self.step_count}; saved. Go on with --resume"
-            ) from None
+        with bar:
+            while not self.finished:
+                self.step()
+                bar.update(config.batch_size)
+                self.seconds = self._agreed(before + time.monotonic() - started)
+                if self._due(config.log_every):
+                    mark = self._log(bar, mark)
+                if self._due(config.evaluate_every) and self.held_out is not None:
+                    held_out_loss = self.held_out_loss()
+                    self._check_finite("loss on held-out pictures", held_out_loss["mean"])
+                    self._write({"held_out_loss": held_out_loss})
+                if self._due(config.save_every):
+                    self.save()
+                if self._due(config.sample_every) and self.callback and self._is_main:
+                    self.callback(self)
         if self._is_main:
-            self.save_model(self.folder / "model")
+            with _uninterrupted():
+                self.save_model(self.folder / "model")
 
     @property
     def _is_main(self) -> bool:
@@ -408,6 +431,8 @@ class Trainer:
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
                 "images_per_second": round(speed, 1),
                 "seconds": round(self.seconds, 1),
+                "device": self.device.type,
+                "processes": self.accelerator.num_processes,
             }
         )
         bar.set_postfix(step=self.step_count, loss=f"{loss:.4f}")
@@ -456,7 +481,9 @@ class Trainer:
         Raises:
             TrainingStopped: if it cannot be written, or if the weights are not numbers any more.
         """
-        self._save(self.accelerator.reduce(self._losses.clone()))
+        losses = self.accelerator.reduce(self._losses.clone())
+        with _uninterrupted():
+            self._save(losses)
         self.accelerator.wait_for_everyone()
 
     def _save(self, losses: Tensor) -> None:
@@ -472,6 +499,7 @@ class Trainer:
         }
         info = {
             **checkpoints.model_info(self.model_config, self.record()),
+            "data": self.data,
             "training": dataclasses.asdict(self.config),
             "step": self.step_count,
             "seconds": self.seconds,
@@ -479,6 +507,7 @@ class Trainer:
             "losses": losses.tolist(),
         }
         run_folder.save_checkpoint(self.folder, self.step_count, files, info)
+        self._begun = True
 
     def save_model(self, folder: Path) -> None:
         """Write the averaged weights, in half precision, for `minidiff.load`.
@@ -502,8 +531,11 @@ class Trainer:
             "images_seen": seen,
             "images_seen_in_all": seen + sum(s.get("images_seen", 0) for s in self.stages),
             "training_images": len(self.images),
+            "data": self.data,
+            "words": self.words,
             "seconds": round(self.seconds),
             "device": f"{self.device.type} ({processor}, {torch.get_num_threads()} threads)",
+            "processes": self.accelerator.num_processes,
             "torch": torch.__version__,
         }
 
@@ -531,29 +563,7 @@ class Trainer:
         inner = self.optimizer.optimizer
         inner.load_state_dict({**inner.state_dict(), "state": state})
 
-    def _load(self) -> None:
-        newest = latest_checkpoint(self.folder)
-        assert newest is not None
-        try:
-            self._load_from(newest)
-        except checkpoints.CheckpointError as error:
-            older = run_folder.all_checkpoints(self.folder)[:-1]
-            if not older:
-                raise
-            raise checkpoints.CheckpointError(
-                f"{error}; or delete {newest} and go on from {older[-1]}"
-            ) from error
-        if self._is_main:
-            if not self.finished:  # it is that of a shorter run
-                checkpoints.remove_folder(self.folder / "model")
-            run_folder.trim_log(self.folder, self.step_count)
-
-    def _load_from(self, newest: Path) -> None:
-        info = checkpoints.read_info(newest)
-        if "training" not in info:
-            raise checkpoints.CheckpointError(f"{newest} holds a model but no run to go on with")
-        self._check_recipe(info["training"])
-        self._check_pictures(info)
+    def _load(self, newest: Path, info: dict[str, Any]) -> None:
         fingerprint = info["model"]["text_fingerprint"]
         if fingerprint != self.model_config.text_fingerprint:
             raise checkpoints.CheckpointError(
@@ -573,11 +583,11 @@ class Trainer:
         if self._scaler and info["scaler"]:
             self._scaler.load_state_dict(info["scaler"])
 
-    def _start_from(self, folder: Path) -> None:
-        """Take over the averaged weights of an earlier model, and note where they come from."""
+    def _check_start(self, folder: Path) -> tuple[UNet, ModelConfig, dict[str, Any]]:
+        """An earlier model to start from, if it is of the kind and the scale that is wanted."""
         network, config, record = checkpoints.load_model(folder)
         theirs, ours = (_flat(dataclasses.asdict(c)) for c in (config, self.model_config))
-        free = {"text_encoder", "max_tokens", "data_mean", "data_std"}  # the fingerprint decides
+        free = {"text_encoder", "text_fingerprint", "max_tokens", "data_mean", "data_std"}
         for name in theirs:
             if name not in free and theirs[name] != ours[name]:
                 raise ValueError(
@@ -590,9 +600,22 @@ class Trainer:
                 f"{config.data_std}, these {self.model_config.data_mean} and "
                 f"{self.model_config.data_std}. Use the same pictures"
             )
+        return network, config, record
+
+    def _start_from(
+        self, folder: Path, network: UNet, config: ModelConfig, record: dict[str, Any]
+    ) -> None:
+        """Take over the averaged weights of an earlier model, and note where they come from."""
+        theirs, ours = config.text_fingerprint, self.model_config.text_fingerprint
+        if theirs != ours:  # this decides, not the encoder's name, which may be a folder
+            raise ValueError(
+                f"cannot start from {folder}: its text_fingerprint is {theirs!r}, here it is "
+                f"{ours!r}. Use the text encoder that it was trained with"
+            )
         self.network.load_state_dict(network.state_dict())
-        kept = ("recipe", "steps", "images_seen", "training_images", "seconds", "device", "torch")
-        stage = {name: record[name] for name in kept if name in record}
+        self.words = sorted({*self.words, *record.get("words", [])})
+        kept = ("recipe", "steps", "images_seen", "training_images", "data", "seconds", "device")
+        stage = {name: record[name] for name in (*kept, "processes", "torch") if name in record}
         stage["weights_sha256"] = checkpoints.read_info(folder)["files"]["model.safetensors"]
         self.stages = [*record.get("stages", []), stage]
 
@@ -611,12 +634,17 @@ class Trainer:
     # ------------------------------------------------------------------ preparation
 
     def _check_data(self, dataset: PictureDataset) -> None:
-        wanted = (self.config.unet.in_channels, self.config.image_size, self.config.image_size)
-        images = dataset.images
-        if tuple(images.shape[1:]) != wanted:
+        images, size = dataset.images, self.config.image_size
+        shape, channels = tuple(images.shape[1:]), self.config.unet.in_channels
+        if shape[1:] != (size, size):
             raise ValueError(
-                f"the recipe wants pictures of shape {wanted}, the data set has "
-                f"{tuple(images.shape[1:])}: set image_size, or load them at that size"
+                f"the recipe wants pictures of {size} × {size} pixels, those of the data set have "
+                f"the shape {shape}: set image_size, or load them at that size"
+            )
+        if shape[0] != channels:
+            raise ValueError(
+                f"the recipe wants pictures with in_channels = {channels}, those of the data set "
+                f"have {shape[0]}: set in_channels = {shape[0]} under [unet]"
             )
         if images.dtype != torch.uint8 or len(images) == 0:
             raise ValueError(
@@ -627,22 +655,6 @@ class Trainer:
             raise ValueError(
                 f"the data set has {len(images)} pictures but prompts for {len(dataset.prompts)}"
             )
-
-    def _check_recipe(self, before: dict[str, Any]) -> None:
-        """A resumed run may be longer and log differently; what it learns must be the same.
-
-        The text encoder may lie in another folder: its fingerprint decides.
-        """
-        free = {"steps", "time_limit", "decay", "compile", "text_encoder"} | {
-            f"{x}_every" for x in ("log", "evaluate", "sample", "save")
-        }
-        now = json.loads(json.dumps(dataclasses.asdict(self.config)))
-        for name, value in now.items():
-            if name not in free and before.get(name) != value:
-                raise ValueError(
-                    f"{name} was {before.get(name)!r} in this run and is now {value!r}: resume "
-                    "with the same recipe, or start a new folder"
-                )
 
     def _check_pictures(self, info: dict[str, Any]) -> None:
         now, before, count = self.model_config, info["model"], info["record"]["training_images"]
@@ -656,7 +668,10 @@ class Trainer:
     def _encode(
         self, dataset: PictureDataset, held_out: PictureDataset | None
     ) -> tuple[EncodedTexts | None, str | None]:
-        """The text of all prompts as one table on the device, and the encoder's fingerprint."""
+        """The text of all prompts as one table on the device, and the encoder's fingerprint.
+
+        Words that the encoder does not know are noted, unless they are those of the glyphs.
+        """
         config = self.config
         if config.text_encoder is None:
             return None, None
@@ -668,6 +683,9 @@ class Trainer:
                 f"the text encoder {config.text_encoder!r} gives vectors of width {encoder.dim}, "
                 f"but unet.text_dim is {config.unet.text_dim}: set it to {encoder.dim}"
             )
+        if self.data["kind"] != "glyphs":
+            ours = {text for several in dataset.prompts for text in several}
+            self.words = sorted(set(encoder.unknown_words(sorted(ours))))
         prompts = [*dataset.prompts, *(held_out.prompts if held_out else [])]
         texts = sorted({text for several in prompts for text in several})
         with self.accelerator.main_process_first():  # one process fills the cache
@@ -697,7 +715,6 @@ class Trainer:
             data_mean=round(mean.item(), 6),
             data_std=round(max(std.item(), 1e-6), 6),
             text_encoder=config.text_encoder,
-            text_fingerprint=self.encoder_fingerprint,
             max_tokens=config.max_tokens,
         )
 
@@ -709,12 +726,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
         flat |= {f"{prefix}{name}": value} if inner is None else inner
     return flat
-
-
-def _precision() -> str:
-    """bf16 where the GPU has it, fp16 (with loss scaling) on older ones, else float32."""
-    from accelerate.utils import parse_flag_from_env
-
-    if not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"):
-        return "no"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -50,6 +52,20 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Result(end.value.code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def until_the_merge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others are about to add."""
+    encoder = "minidiff.text.TextEncoder.unknown_words"
+    monkeypatch.setattr(encoder, lambda *_: [], raising=False)
+    made = minidiff.ImageFolder.__init__
+
+    def make(self: Any, folder: Any, *arguments: Any) -> None:
+        made(self, folder, *arguments)
+        self.folder = str(Path(folder).absolute())
+
+    monkeypatch.setattr(minidiff.ImageFolder, "__init__", make)
 
 
 def run_apart(*arguments: object, **how: Any) -> Result:
@@ -165,7 +181,7 @@ def test_sample_gif_ends_in_the_png(run: Run, here: Path, plain: Path, prompts: 
 
 
 def test_options_reach_the_pipeline(
-    run: Run, here: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, here: Path, texted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[Any, dict[str, Any]]] = []
 
@@ -177,7 +193,7 @@ def test_options_reach_the_pipeline(
     run(
         "sample", "gold", "a fish", "--num-images", 3, "--num-inference-steps", 7,
         "--guidance-scale", 2.5, "--negative-prompt", "water", "--sampler", "heun", "--seed", 4,
-        "--model", plain,
+        "--model", texted,
     )  # fmt: skip
     assert asked == [
         (
@@ -269,7 +285,6 @@ def test_notice_is_one_line_and_the_picture_comes(run: Run, here: Path, texted: 
 
 
 EARLY: list[tuple[tuple[str, ...], list[str]]] = [
-    (("sample",), ["minidiff sample gold"]),
     (("sample", "gold", "--output", "x.jpg"), ["x.jpg", ".png, .gif, .npy"]),
     (("sample", "gold", "--output", "x"), ["x:", ".png, .gif, .npy"]),
     (("sample", "gold", "--output", "nowhere/x.png"), ["nowhere"]),
@@ -296,6 +311,7 @@ EARLY: list[tuple[tuple[str, ...], list[str]]] = [
     (("evaluate", "--full", "--loss-only"), ["--full", "--loss-only"]),
 ]
 LATER: list[tuple[tuple[str, ...], list[str]]] = [
+    (("sample",), ["minidiff sample gold"]),
     (("sample", "gold", "--model", "glpyh64"), ["glpyh64", "glyph64"]),
     (("sample", "gold", "--model", "foreign"), ["foreign", "not a minidiff checkpoint"]),
     (("sample", "gold", "--model", "empty"), ["empty", "config.json"]),
@@ -340,8 +356,17 @@ def refuse(*_: object, **__: object) -> None:
 
 
 def test_text_for_a_model_without_text(run: Run, here: Path, plain: Path) -> None:
-    result = run("sample", "gold", "--model", plain)
-    assert is_one_line(result) and "trained without text" in result.err
+    for words in (("gold",), ("", "gold"), ("--negative-prompt", "gold")):
+        result = run("sample", *words, "--model", plain)
+        assert is_one_line(result), result
+        assert "this model was trained without text: give no prompt" in result.err
+    assert files(here) == []
+
+
+def test_a_model_without_text_needs_no_prompt(run: Run, here: Path, plain: Path) -> None:
+    assert run("sample", *QUICK, "--model", plain) == (0, "glyphs.png\n", "")
+    assert run("sample", "", *QUICK, "--model", plain) == (0, "glyphs-2.png\n", "")
+    assert (pixels(here / "glyphs.png") == pixels(here / "glyphs-2.png")).all()
 
 
 def test_more_pictures_than_memory_holds(
@@ -486,16 +511,56 @@ def test_reader_that_has_gone(unbuffered: str) -> None:
     assert (result.status, result.err) == (1, "")
 
 
-def test_errors_of_our_own_keep_their_traceback(
-    here: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [KeyError, TypeError, RuntimeError, AssertionError])
+def test_mistakes_in_the_code_keep_their_traceback(
+    here: Path, plain: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise KeyError("a bug")
+        raise error("The size of tensor a (16) must match the size of tensor b (8)")
 
     monkeypatch.setattr(Pipeline, "__call__", broken)
     monkeypatch.setattr(sys, "argv", ["minidiff", "sample", "", "--model", str(plain)])
-    with pytest.raises(KeyError):
+    with pytest.raises(error):
         cli.main()
+
+
+def test_a_broken_network_shows_where(here: Path, plain: Path) -> None:
+    code = (
+        "import sys\n"
+        "from minidiff import cli, unet\n"
+        "def forward(self, x, *_):\n"
+        "    return x + x.new_zeros(3, 5, 7, 11)\n"
+        "unet.ResBlock.forward = forward\n"
+        f"sys.argv = ['minidiff', 'sample', '', '--model', {str(plain)!r}]\n"
+        "cli.main()\n"
+    )
+    result = run_python("-c", code)
+    assert result.status == 1 and "Traceback" in result.err and "in forward" in result.err
+
+
+@pytest.mark.parametrize(
+    ("error", "size"),
+    [
+        (MemoryError(), ""),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "2.00 GiB"),
+        (RuntimeError("MPS backend out of memory (used 8 GB). Tried to allocate 1 GB"), "1 GB"),
+        (
+            RuntimeError("[enforce fail at alloc.cpp:1] . DefaultCPUAllocator: can't allocate "
+            "memory: you tried to allocate 4000 bytes. Error code 12"), "4000 bytes"
+        ),
+    ],
+)  # fmt: skip
+def test_too_little_memory_is_one_line(
+    run: Run, plain: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, size: str
+) -> None:
+    def large(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Pipeline, "__call__", large)
+    result = run("sample", "", "--model", plain)
+    assert is_one_line(result) and size in result.err, result
+    assert "not enough memory" in result.err
+    assert "--num-images" in result.err and "--batch-size" in result.err
 
 
 # ------------------------------------------------------------------------------- terminals
@@ -697,7 +762,8 @@ def test_train_interrupted_can_go_on(
         patch.setattr(Trainer, "step", interrupt)
         result = run(*arguments)
     assert result.status == 130
-    assert "minidiff: interrupted at step 1; saved. Go on with --resume" in result.err
+    go_on = shlex.join(["minidiff", "train", "--resume", "--output", "run", "--data", str(data)])
+    assert result.err.endswith(f"minidiff: interrupted at step 1; saved. Go on with {go_on}\n")
     assert "Traceback" not in result.err
     # The recipe need not be told again: it is in the checkpoint.
     assert run("train", "--data", data, "--output", "run", "--resume").status == 0
@@ -754,8 +820,252 @@ def test_run_folder_that_cannot_be_made(run: Run, here: Path, recipe: Path, data
 
 def test_nothing_to_resume(run: Run, here: Path, recipe: Path, data: Path) -> None:
     result = run("train", "--recipe", recipe, "--data", data, "--output", "run", "--resume")
-    assert is_one_line(result) and "without --resume" in result.err
+    assert is_one_line(result) and "start a new run" in result.err
     assert not (here / "run").exists()
+
+
+def pasted(line: str) -> list[str]:
+    """The arguments that a shell makes of a line that was printed."""
+    script = f"minidiff() {{ printf '%s\\0' \"$@\"; }}\n{line}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, check=True)
+    return [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="another shell")
+@pytest.mark.parametrize(
+    "output",
+    [
+        "glyph64", "-run", "--resume", "two words", "it's \"quoted\"", "$HOME", "a&b;c", "~", "火",
+        "line\nend", "tab\tand\x07bell", "back\\slash", "deep/er", ".", "absolute",
+    ],
+)  # fmt: skip
+def test_the_printed_command_draws_with_the_new_model(
+    run: Run, here: Path, recipe: Path, data: Path, output: str
+) -> None:
+    place = here / output if output != "absolute" else here / "x" / "run"
+    given = str(place) if output == "absolute" else output
+    result = run("train", "--recipe", recipe, "--data", data, "--output", given, "--steps", 1)
+    assert result.status == 0, result.err
+    line = result.out.split("; draw with: ")[1].rstrip("\n")
+    quick = ("--num-images", 1, "--num-inference-steps", 1, "--scale", 1)
+    assert run(*pasted(line), *quick) == (0, "glyphs.png\n", ""), line
+    with Image.open(here / "glyphs.png") as picture:
+        side = 16 + 2 * plots.GAP  # it is not the model that ships
+        assert picture.size == (side, side)
+
+
+def test_a_name_that_a_shipped_model_has_is_told_from_it(
+    run: Run, here: Path, recipe: Path, data: Path
+) -> None:
+    arguments = ("train", "--recipe", recipe, "--data", data, "--output", "glyph64")
+    assert f"--model .{os.sep}glyph64\n" in run(*arguments).out
+    result = run(*arguments)
+    go_on = cli._command("minidiff", "train", "--resume", "--output", f".{os.sep}glyph64")
+    assert is_one_line(result) and go_on in result.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="another shell")
+@pytest.mark.parametrize(
+    ("prompt", "line"),
+    [
+        ("gold", "minidiff sample gold --model run"),
+        ("-dash", "minidiff sample --model run -- -dash"),
+        ("--help", "minidiff sample --model run -- --help"),
+        ("", "minidiff sample '' --model run"),
+        ("it's", """minidiff sample 'it'"'"'s' --model run"""),
+        (None, "minidiff sample --model run"),
+    ],
+)
+def test_the_example_is_one_that_can_be_pasted(prompt: str | None, line: str) -> None:
+    assert cli._example(prompt, Path("run")) == line
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("gold", "gold"),
+        ("runs\\a", "runs\\a"),
+        ("C:\\my runs\\", '"C:\\my runs\\\\"'),
+        ("", '""'),
+        ('say "hi"', '"say \\"hi\\""'),
+        ('back\\"', '"back\\\\\\""'),
+        ("a&b", '"a&b"'),
+        ("it's", '"it\'s"'),
+    ],
+)
+def test_words_quoted_for_windows(word: str, line: str) -> None:
+    assert cli._quoted_for_windows(word) == line
+
+
+def test_captions_are_cleaned_for_the_example(
+    run: Run, here: Path, recipe: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.write_text(RECIPE.replace("text_encoder = false", ""), encoding="utf-8")
+    rows = 'file_name,text\n0.png,\n1.png,"a red\r\ncar\x1c \x07at night"\n2.png,-dash\n'
+    (data / "metadata.csv").write_text(rows, encoding="utf-8", newline="")
+    monkeypatch.setattr(cli.SampleGrids, "draw", lambda self, _: seen.append(self.prompts))
+    seen: list[Any] = []
+    result = run("train", "--recipe", recipe, "--data", data, "--output", "run")
+    assert result.status == 0, result.err
+    assert seen == [["a red car at night", "-dash"]]
+    assert result.out.endswith(cli._example("a red car at night", Path("run")) + "\n")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, OSError, MemoryError, TypeError, KeyError])
+def test_a_sample_sheet_that_fails_warns_once(
+    run: Run, recipe: Path, data: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error("raqm_layout() failed")
+
+    monkeypatch.setattr(plots, "grid", fail)
+    recipe.write_text(RECIPE.replace("sample_every = 3", "sample_every = 1"), encoding="utf-8")
+    result = run("train", "--recipe", recipe, "--data", data, "--output", "run")
+    assert result.status == 0 and result.out.startswith(str(Path("run", "model")))
+    assert result.err.count("a sample sheet failed, training goes on") == 1
+    assert error.__name__ in result.err and "raqm_layout() failed" in result.err
+
+
+def test_ctrl_c_in_a_sample_sheet_is_no_failure(
+    run: Run, recipe: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plots, "grid", interrupt)
+    result = run("train", "--recipe", recipe, "--data", data, "--output", "run")
+    assert result.status == 130 and "interrupted at step 3; saved" in result.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_saves_and_says_how_to_go_on(
+    run: Run, here: Path, recipe: Path, data: Path, name: str
+) -> None:
+    (here / "stop.py").write_text(
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests may run under nohup
+        "from minidiff import cli, training, text\n"
+        "step = training.Trainer.step\n"
+        "def ask(self):\n"
+        "    step(self)\n"
+        f"    if self.step_count == 2: os.kill(os.getpid(), signal.{name})\n"
+        "training.Trainer.step = ask\n"
+        "cli.main()\n",
+        encoding="utf-8",
+    )
+    arguments = ("train", "--recipe", str(recipe), "--data", str(data), "--output", "my run")
+    result = run_python("stop.py", *arguments)
+    assert result.status == 128 + getattr(signal, name), result.err
+    said = f"minidiff: interrupted by {name} at step 2; saved. Go on with "
+    line = result.err.splitlines()[-1]
+    assert line.startswith(said) and "Traceback" not in result.err
+    assert run(*pasted(line.removeprefix(said))).status == 0
+    assert [entry["step"] for entry in log_of(here / "my run")][-1] == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals")
+def test_a_signal_before_the_first_step_leaves_nothing(
+    here: Path, recipe: Path, data: Path
+) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from minidiff import cli, training\n"
+        "training.Trainer._encode = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "cli.main()\n"
+    )
+    words = ("train", "--recipe", str(recipe), "--data", str(data), "--output", "deep/run")
+    result = run_python("-c", code, *words)
+    assert result == (143, "", "minidiff: ended by SIGTERM\n")
+    assert not (here / "deep").exists()
+
+
+def test_a_resumed_run_opens_the_pictures_that_it_began_with(
+    run: Run, here: Path, recipe: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = ("train", "--recipe", recipe, "--data", data.name, "--output", "run")
+    assert run(*begin).status == 0
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    go_on = ("train", "--resume", "--output", here / "run")
+    result = run(*go_on, "--steps", 4)
+    assert result.status == 0, result.err
+    result = run(*go_on)
+    assert result.status == 0 and "this run was finished already; --steps" in result.err
+
+    for steps in (2, 0):
+        result = run(*go_on, "--steps", steps)
+        assert is_one_line(result) and "steps" in result.err and str(steps) in result.err
+    Image.new("L", (20, 16), 77).save(data / "0.png")
+    result = run(*go_on, "--steps", 6)
+    assert is_one_line(result) and str(data) in result.err and "put them back" in result.err
+    data.rename(here / "moved")
+    result = run(*go_on, "--steps", 6)
+    assert is_one_line(result) and str(data) in result.err and "--data" in result.err
+    Image.new("L", (20, 16), 0).save(here / "moved" / "0.png")
+    assert run(*go_on, "--steps", 6, "--data", here / "moved").status == 0
+
+
+def test_a_run_of_a_program_is_not_taken_for_one_of_glyphs(
+    run: Run, here: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = SimpleNamespace(images=torch.zeros(4, 1, 16, 16, dtype=torch.uint8), prompts=[])
+    Trainer(minidiff.TrainingConfig.recipe(recipe), pictures, here / "run").run()
+    monkeypatch.setattr("minidiff.glyphs.GlyphDataset", refuse)
+    result = run("train", "--resume", "--output", "run", "--steps", 5)
+    assert is_one_line(result) and "program" in result.err and "--data" in result.err
+
+
+def test_damaged_settings_name_the_older_checkpoint(
+    run: Run, here: Path, recipe: Path, data: Path
+) -> None:
+    arguments = ("--data", data, "--output", "run")
+    assert run("train", "--recipe", recipe, *arguments).status == 0
+    older, last = sorted((here / "run" / "checkpoints").iterdir())
+    (last / "config.json").write_text("{", encoding="utf-8")
+    for more in ((), ("--recipe", recipe)):
+        result = run("train", "--resume", *arguments, *more)
+        assert is_one_line(result), result
+        said = f"delete {last.relative_to(here)} and go on from {older.relative_to(here)}"
+        assert said in result.err
+
+
+def test_a_start_brings_its_own_settings(run: Run, here: Path, recipe: Path, data: Path) -> None:
+    arguments = ("train", "--data", data)
+    assert run(*arguments, "--recipe", recipe, "--output", "a").status == 0
+    result = run(*arguments, "--output", "b", "--start", "a", "--seed", 1, "--steps", 2)
+    assert result.status == 0, result.err
+    recipes = [load_model(here / name / "model")[2]["recipe"] for name in "ab"]
+    assert recipes[1] == {**recipes[0], "seed": 1, "steps": 2}
+    plain = save_tiny(here / "plain", text=False)  # it has no record of how it came about
+    config = cli._config(None, None, {"steps": 5}, plain)
+    assert config.unet == load_model(plain)[1].unet and config.image_size == 16
+    assert config.text_encoder is None and config.steps == 5
+    assert cli._config(None, None, {}, Path(cli.__file__).parent / "models" / "glyph64")
+
+
+def test_pictures_of_three_channels_are_not_a_matter_of_size(
+    run: Run, here: Path, recipe: Path, data: Path
+) -> None:
+    text = RECIPE.replace("[unet]", "[unet]\nin_channels = 3")
+    recipe.write_text(text, encoding="utf-8")
+    result = run("train", "--recipe", recipe, "--data", data, "--output", "run")
+    assert is_one_line(result) and "set in_channels = 1 under [unet]" in result.err
+    assert not (here / "run").exists()
+
+
+def test_a_second_training_is_told_who_is_there(
+    run: Run, here: Path, recipe: Path, data: Path
+) -> None:
+    from minidiff.run_folder import RunLock
+
+    arguments = ("train", "--recipe", recipe, "--data", data, "--output", "run")
+    assert run(*arguments).status == 0
+    with RunLock(here / "run"):
+        result = run(*arguments, "--resume", "--steps", 5)
+        assert is_one_line(result) and f"by process {os.getpid()} on " in result.err
+        assert run("sample", *QUICK, "--model", "run").status == 0
+    assert run(*arguments, "--resume", "--steps", 5).status == 0
 
 
 # ------------------------------------------------------------------------------- evaluate
@@ -779,6 +1089,20 @@ def test_evaluate_pictures_that_cannot_be_read(run: Run, plain: Path) -> None:
     assert is_one_line(result)
     for word in ("16 × 16", "64 × 64", "--loss-only"):
         assert word in result.err
+
+
+@pytest.mark.parametrize("options", [(), ("--loss-only",), ("--full",)])
+def test_a_model_of_other_pictures_is_not_measured(
+    run: Run, here: Path, recipe: Path, data: Path, options: tuple[str, ...]
+) -> None:
+    assert run("train", "--recipe", recipe, "--data", data, "--output", "run").status == 0
+    result = run("evaluate", *options, "--model", "run")
+    assert is_one_line(result) and str(data) in result.err and "glyphs" in result.err
+
+
+def test_help_says_how_long_evaluating_takes(run: Run) -> None:
+    text = " ".join(run("evaluate", "--help").out.split())
+    assert "twelve minutes, not one and a half" in text
 
 
 def test_evaluate_in_both_forms(run: Run, texted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

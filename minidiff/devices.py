@@ -1,0 +1,68 @@
+"""What a training runs on: the devices and processes that there are, and nothing else around it.
+
+What the environment or a notebook has set for other work would change what is learnt, so it is put
+aside or, where that cannot be, refused by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["accelerator", "precision", "usual_torch"]
+
+
+@contextlib.contextmanager
+def usual_torch() -> Iterator[None]:
+    """Train as ever, whatever a notebook has set for all of torch before."""
+    dtype = torch.get_default_dtype()
+    with contextlib.ExitStack() as usual:
+        usual.callback(torch.set_default_dtype, dtype)
+        torch.set_default_dtype(torch.float32)
+        usual.enter_context(torch.inference_mode(False))
+        usual.enter_context(torch.enable_grad())
+        if torch.get_default_device().type != "cpu":  # only then: it slows every call down
+            usual.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                usual.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+# What `accelerate config` can ask for and `accelerate launch` sets, but training here cannot do.
+SHARDED = (
+    "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG",
+)  # fmt: skip
+
+
+def accelerator() -> Accelerator:
+    """One that the environment can only tell which devices and processes there are."""
+    from accelerate import Accelerator
+    from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env
+
+    for name in SHARDED:
+        if parse_flag_from_env(name):
+            raise ValueError(
+                f"{name} is set, but here every process keeps the whole network: unset it, or "
+                "launch without it (accelerate launch --multi_gpu)"
+            )
+    once = GradientAccumulationPlugin(num_steps=1)
+    return Accelerator(
+        mixed_precision=precision(), gradient_accumulation_plugin=once, dynamo_backend="no"
+    )
+
+
+def precision() -> str:
+    """bf16 where the GPU has it, fp16 (with loss scaling) on older ones, else float32."""
+    from accelerate.utils import parse_flag_from_env
+
+    if not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"):
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
