@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from minidiff.inputs import plain_torch
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -21,14 +23,10 @@ __all__ = ["accelerator", "precision", "usual_torch"]
 @contextlib.contextmanager
 def usual_torch() -> Iterator[None]:
     """Train as ever, whatever a notebook has set for all of torch before."""
-    dtype = torch.get_default_dtype()
     with contextlib.ExitStack() as usual:
-        usual.callback(torch.set_default_dtype, dtype)
-        torch.set_default_dtype(torch.float32)
+        usual.enter_context(plain_torch())
         usual.enter_context(torch.inference_mode(False))
         usual.enter_context(torch.enable_grad())
-        if torch.get_default_device().type != "cpu":  # only then: it slows every call down
-            usual.enter_context(torch.device("cpu"))
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 usual.enter_context(torch.autocast(kind, enabled=False))

@@ -21,7 +21,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FEWEST = {  # cases of every family, also in the short form
     "crash points": 14, "random kills": 3, "full disk": 10, "damaged files": 100,
-    "nothing executed": 20, "read-only home": 2, "two trainings": 6, "shared cache": 8,
+    "nothing executed": 20, "read-only home": 2, "polite endings": 6, "two in one folder": 14, "two trainings": 6, "shared cache": 8,
     "network refused": 8, "odd paths": 2, "C locale": 1, "bad command lines": 15,
     "any values": 40,
 }  # fmt: skip

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
     "toys", "glyphs", "inputs", "schedules", "denoisers", "samplers", "unet", "text", "checkpoints",
-    "recipe", "run_folder", "training", "pipeline", "recogniser", "metrics", "evaluation", "plots",
+    "recipe", "endings", "devices", "run_folder", "training", "pipeline", "recogniser", "metrics", "evaluation", "plots",
     "cli",
 ]  # fmt: skip
 

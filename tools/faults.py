@@ -30,7 +30,7 @@ os.environ |= {
 os.environ.pop("MINIDIFF_CACHE", None)
 
 import torch  # noqa: E402
-from fault_cases import calls, crashes, disks, surroundings, tiny  # noqa: E402
+from fault_cases import calls, crashes, disks, endings, surroundings, tiny  # noqa: E402
 from fault_cases.frame import SkippedError, Tally  # noqa: E402
 
 FAMILIES: dict[str, Callable[[Tally, bool], None]] = {
@@ -40,6 +40,8 @@ FAMILIES: dict[str, Callable[[Tally, bool], None]] = {
     "damaged files": disks.damaged_files,
     "nothing executed": disks.nothing_executed,
     "read-only home": disks.read_only_home,
+    "polite endings": endings.polite_endings,
+    "two in one folder": endings.two_in_one_folder,
     "two trainings": surroundings.two_trainings,
     "shared cache": surroundings.shared_cache,
     "network refused": surroundings.network_refused,

@@ -21,7 +21,8 @@ from PIL import Image
 from fault_cases import tiny
 from fault_cases.frame import Child, Outcome, Tally, in_child, names, new_folder
 from minidiff import checkpoints, glyphs, plots
-from minidiff.run_folder import TrainingStopped, latest_checkpoint
+from minidiff.endings import TrainingStopped
+from minidiff.run_folder import latest_checkpoint
 
 Folder = Callable[[Path], Any]
 

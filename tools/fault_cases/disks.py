@@ -50,7 +50,7 @@ def full_disk(tally: Tally, short: bool) -> None:
             shutil.copytree(folder / "begun", run)
             fill(disk, round(share * size))
             outcome = in_child(stopped)
-            clear = "No space left" in outcome.message and "--resume" in outcome.message
+            clear = "No space left" in outcome.message and "resume=True" in outcome.message
             tally.judge(
                 f"checkpoint, {share:.0%} of it fits", outcome, (str(run),) if clear else ()
             )

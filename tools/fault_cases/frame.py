@@ -26,7 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minidiff.run_folder import TrainingStopped
+from minidiff.endings import TrainingStopped
 
 # The lock of all progress bars is by default one for parent and children: killed while it holds it,
 # a child makes every later one hang. A thread's lock each process has for itself, free at the fork
