@@ -323,7 +323,8 @@ def train(
         "compile": compile or None,
     }
     config = _config(recipe, output if resume else None, overrides)
-    from minidiff.glyphs import GlyphDataset, ImageFolder
+    from minidiff.datasets import ImageFolder
+    from minidiff.glyphs import GlyphDataset
     from minidiff.pipeline import find_model
     from minidiff.training import Trainer
 

@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
-    "toys", "glyphs", "schedules", "denoisers", "samplers", "unet", "text", "checkpoints",
-    "recipe", "run_folder", "training", "pipeline", "recogniser", "metrics", "evaluation", "plots",
-    "cli",
+    "toys", "glyphs", "datasets", "schedules", "denoisers", "samplers", "unet", "text",
+    "checkpoints", "recipe", "run_folder", "training", "pipeline", "recogniser", "metrics",
+    "evaluation", "plots", "cli",
 ]  # fmt: skip
 
 
