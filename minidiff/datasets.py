@@ -93,7 +93,8 @@ class Row(NamedTuple):
 
 #: One cell of a CSV file (RFC 4180), in quotes or not, and what ends it. Python's reader takes
 #: quotes in the middle of a cell, and does not tell which line a row begins on.
-CELL = re.compile(r'(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n|\r|\n|\Z)')
+CELL = re.compile(r'(?:"([^"]*+(?:""[^"]*+)*+)"|([^",\r\n]*+))(,|\r\n|\r|\n|\Z)')
+NEWLINE = re.compile(r"\r\n?|\n")
 
 
 def _read_table(path: Path) -> list[Row]:
@@ -119,9 +120,9 @@ def _read_table(path: Path) -> list[Row]:
         nameless = any(cell for name, cell in zip(columns[1:], cells[1:]) if not name)
         if len(cells) != len(columns) or nameless:
             raise ValueError(
-                f"{where} has {len(cells)} cells, the header {len(columns)} "
-                f"({','.join(columns)}): {','.join(cells)[:200]!r}; put a text that holds commas "
-                'in quotes ("red car, at night") and give every column a cell'
+                f"{where}: the cells {str(cells)[1:-1][:200]} are not one for each column of "
+                f"{','.join(columns)}; put a text that holds commas in quotes, "
+                'as "red car, at night"'
             )
         named = dict(zip(columns, cells))
         rows.append(Row(where, named["file_name"], named["text"]))
@@ -149,13 +150,10 @@ def _decoded(path: Path) -> str:
     for separator in ";\t|":
         if separator in header and "," not in header:
             raise ValueError(
-                f"{path} is separated by {separator!r}, not by commas: {header[:200]!r}; {remedy} "
-                "with a comma as the separator"
+                f"{path} is separated by {separator!r}, not by commas: {header[:200]!r}; choose "
+                "the comma as field separator where you save it"
             )
     return text
-
-
-NEWLINE = re.compile(r"\r\n?|\n")
 
 
 def _records(path: Path, text: str) -> list[tuple[int, list[str]]]:
@@ -191,7 +189,7 @@ SEEMING = {
     rb"\0{64}": "nothing but zeros, as a copy that broke off leaves them: copy it again",
     rb"%!PS|\xc5\xd0\xd3\xc6": "PostScript, which is a program: save it as PNG",
     rb"%PDF": "a PDF document: save its page as PNG",
-    rb"(?i)\s*<(!doctype html|html|head|body)": "a web page: download the picture on it instead",
+    rb"(?i)\s*<(!doctype html|html|head|body)": "a web page: download the file itself",
     rb"(?is)\s*<(.*<)?svg\b": "an SVG drawing: save it as PNG",
     rb"version https://git-lfs": "a Git LFS pointer: fetch the file with `git lfs pull`",
     rb"(?s)....ftyp(hei|hev|mif1|msf1)": "a HEIC photo: save it as JPEG",
