@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from minidiff.glyphs import Pictures, check_size, prompts_of
 
+#: What is opened, where the installed Pillow has it.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM")
 
 
@@ -73,9 +74,10 @@ class ImageFolder(Pictures):
         self.images = torch.stack(pictures)
         if blank:
             warnings.warn(
-                f"{len(blank)} of {len(rows)} pictures come out as a blank page, first "
+                f"{len(blank)} of {len(rows)} pictures come out blank, first "
                 f"{blank[0].file_name!r} ({blank[0].where}): what is transparent becomes white "
-                "paper, on which white is lost. Darken what they show, or take out their rows.",
+                f"paper, on which white is lost, and what is fine is lost at {self.size} pixels. "
+                "Darken or crop them, or take out their rows.",
                 stacklevel=2,
             )
 
@@ -83,7 +85,7 @@ class ImageFolder(Pictures):
 # ------------------------------------------------------------------------------------- table
 
 
-class Row(NamedTuple):
+class _Row(NamedTuple):
     """A row of the table, and the file and line that it stands in."""
 
     where: str
@@ -91,13 +93,13 @@ class Row(NamedTuple):
     text: str
 
 
-#: One cell of a CSV file (RFC 4180), in quotes or not, and what ends it. Python's reader takes
-#: quotes in the middle of a cell, and does not tell which line a row begins on.
+# One cell of a CSV file (RFC 4180), in quotes or not, and what ends it. Python's reader takes
+# quotes in the middle of a cell, and does not tell which line a row begins on.
 CELL = re.compile(r'(?:"([^"]*+(?:""[^"]*+)*+)"|([^",\r\n]*+))(,|\r\n|\r|\n|\Z)')
 NEWLINE = re.compile(r"\r\n?|\n")
 
 
-def _read_table(path: Path) -> list[Row]:
+def _read_table(path: Path) -> list[_Row]:
     """Its rows, each of which is exactly what the header says."""
     if not path.is_file():
         raise FileNotFoundError(
@@ -125,7 +127,7 @@ def _read_table(path: Path) -> list[Row]:
                 'as "red car, at night"'
             )
         named = dict(zip(columns, cells))
-        rows.append(Row(where, named["file_name"], named["text"]))
+        rows.append(_Row(where, named["file_name"], named["text"]))
     return rows
 
 
@@ -183,7 +185,7 @@ def _records(path: Path, text: str) -> list[tuple[int, list[str]]]:
 
 # ---------------------------------------------------------------------------------- pictures
 
-#: What people take for a picture, by its first bytes, and what to do.
+# What people take for a picture, by its first bytes, and what to do.
 SEEMING = {
     rb"\Z": "an empty file: copy it again",
     rb"\0{64}": "nothing but zeros, as a copy that broke off leaves them: copy it again",
@@ -202,12 +204,13 @@ SEEMING = {
     rb"\0\x05\x16\x07": "a side file of macOS (._name): take its row out",
     rb"PK\x03\x04": "an archive or an Office document: unpack it, or save what it holds",
 }
-#: What turns a picture of the EXIF orientations 2 to 8 upright.
+# What turns a picture of the EXIF orientations 2 to 8 upright.
 UPRIGHT = (
     Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
 )  # fmt: skip
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # how they begin
 BITS, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339  # tags of TIFF and EXIF
 
 
@@ -223,12 +226,11 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _load_picture(root: Path, row: Row, size: int) -> tuple[Tensor, bool]:
+def _load_picture(root: Path, row: _Row, size: int) -> tuple[Tensor, bool]:
     """Grey and fitted, uint8 (1, size, size); and whether nothing is left of what it shows."""
-    path, start = _path(root, row), b"?"
+    path = _path(root, row)
     try:
         with path.open("rb") as file:
-            start = file.read(1000)
             picture = _opened(file)
         grey = _grey(picture)
         if size * min(grey.size) < max(grey.size):
@@ -237,19 +239,17 @@ def _load_picture(root: Path, row: Row, size: int) -> tuple[Tensor, bool]:
         blank = np.ptp(np.asarray(fitted)) < 16 and not _is_uniform(picture)
         page = ImageOps.pad(fitted, (size, size), Image.Resampling.LANCZOS, color=255)
     except Exception as error:  # whatever Pillow runs into
-        if kind := _seems(start):
-            reason = f"it seems to be {kind}"
-        elif isinstance(error, UnidentifiedImageError):
-            reason = f"it is damaged, or none of {', '.join(_formats())}"
-        else:
-            reason = str(error) or type(error).__name__
+        reason = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            known = ", ".join(_formats())
+            reason = f"it is damaged, or none of {known} as Pillow knows them: save it as PNG"
         raise ValueError(
             f"{row.where}: {row.file_name!r} cannot be read as a picture: {reason}"
         ) from error
     return torch.from_numpy(np.array(page)).unsqueeze(0), blank
 
 
-def _path(root: Path, row: Row) -> Path:
+def _path(root: Path, row: _Row) -> Path:
     """The file of a row, which lies in the folder."""
     path, name = root / row.file_name, row.file_name
     try:
@@ -267,22 +267,25 @@ def _opened(file: BinaryIO) -> Image.Image:
     """The picture in a file, upright."""
     try:
         return _upright(Image.open(file, formats=_formats()))
-    except Exception:  # perhaps only of what stands beside the picture: viewers pass over that
+    except Exception as error:
         file.seek(0)
-        bare, exif = _bare(file.read())
-        if not bare:
+        start = file.read(1000)
+        if kind := _seems(start):
+            raise ValueError(f"it seems to be {kind}") from error
+        if not start.startswith((PNG, JPEG)):
             raise
+        # Perhaps it is only what stands beside the picture, which viewers pass over.
+        bare, exif = _bare(start + file.read())
         picture = Image.open(BytesIO(bare), formats=_formats())
         picture.info["exif"] = exif
         return _upright(picture)
 
 
 def _bare(data: bytes) -> tuple[bytes, bytes]:
-    """A PNG or JPEG without texts, profiles and the like, and its EXIF; nothing of other files."""
-    kept, exif, position = [], b"", 0
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        kept.append(data[:8])
-        position = 8
+    """A PNG or JPEG without texts, profiles and the like; and its EXIF."""
+    position = len(PNG if data.startswith(PNG) else JPEG)
+    kept, exif = [data[:position]], b""
+    if data.startswith(PNG):
         while head := data[position : position + 8]:
             chunk = data[position : position + 12 + int.from_bytes(head[:4], "big")]
             position += len(chunk)
@@ -290,9 +293,7 @@ def _bare(data: bytes) -> tuple[bytes, bytes]:
                 kept.append(chunk)
             elif head[4:] == b"eXIf":
                 exif = chunk[8:-4]
-    elif data.startswith(b"\xff\xd8"):
-        kept.append(data[:2])
-        position = 2
+    else:  # up to the first scan
         while (head := data[position : position + 4])[1:2] not in (b"", b"\xda"):
             segment = data[position : position + 2 + int.from_bytes(head[2:], "big")]
             position += len(segment)
@@ -300,8 +301,7 @@ def _bare(data: bytes) -> tuple[bytes, bytes]:
                 kept.append(segment)
             elif segment[4:10] == b"Exif\0\0":
                 exif = segment[4:]
-        kept.append(data[position:])
-    return b"".join(kept), exif
+    return b"".join([*kept, data[position:]]), exif
 
 
 def _upright(picture: ImageFile) -> Image.Image:
