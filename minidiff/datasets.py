@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import warnings
+from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -314,12 +316,26 @@ def _upright(picture: ImageFile) -> Image.Image:
         picture.info.pop("xmp", None)
     picture.load()
     try:
-        orientation: Any = picture.getexif().get(ORIENTATION)
+        value: Any = picture.getexif().get(ORIENTATION)
     except Exception:  # a tag of a wrong type
-        return picture
-    if orientation not in range(2, 9):
-        return picture
-    return picture.transpose(UPRIGHT[int(orientation) - 2])
+        value = None
+    if value is None:
+        value = _orientation(picture.info.get("exif", b""))
+    return picture.transpose(UPRIGHT[int(value) - 2]) if value in range(2, 9) else picture
+
+
+def _orientation(exif: bytes) -> int | None:
+    """As Pillow, which gives up on all tags behind a broken one."""
+    data = exif.removeprefix(b"Exif\0\0")
+    order = "<" if data.startswith(b"II") else ">"
+    with suppress(struct.error):
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", data, place)
+            if (tag, kind) == (ORIENTATION, 3):  # an unsigned short
+                return int(value)
+    return None
 
 
 def _grey(picture: Image.Image) -> Image.Image:
