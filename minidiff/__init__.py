@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minidiff.glyphs import GlyphDataset, ImageFolder
+    from minidiff.datasets import ImageFolder
+    from minidiff.glyphs import GlyphDataset
     from minidiff.pipeline import Pipeline, load, pretrained
     from minidiff.recipe import TrainingConfig
     from minidiff.schedules import make_schedule
@@ -25,7 +26,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "GlyphDataset": "glyphs",
-    "ImageFolder": "glyphs",
+    "ImageFolder": "datasets",
     "Pipeline": "pipeline",
     "Trainer": "training",
     "TrainingConfig": "recipe",

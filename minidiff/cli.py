@@ -388,7 +388,8 @@ def _pictures(
     config: TrainingConfig, data: Path | None
 ) -> tuple[PictureDataset, PictureDataset | None, Sequence[str]]:
     """What is learnt from, what is held out, and prompts for the sample sheets."""
-    from minidiff.glyphs import GlyphDataset, ImageFolder
+    from minidiff.datasets import ImageFolder
+    from minidiff.glyphs import GlyphDataset
 
     dataset: PictureDataset
     held_out: PictureDataset | None = None

@@ -1,16 +1,15 @@
 """The glyphs: 20,509 Chinese characters as pictures, with English definitions and labels.
 
 The package carries the definitions and a font and draws the pictures at any size on first use;
-they then lie in a cache folder (see `cache_dir`). A folder of your own pictures works too
-(`ImageFolder`). Pictures are grey: as uint8 tensors 255 is white paper and 0 black ink, as
-float32 tensors in [-1, 1] +1 is paper and -1 ink.
+they then lie in a cache folder (see `cache_dir`). Pictures are grey: as uint8 tensors 255 is
+white paper and 0 black ink, as float32 tensors in [-1, 1] +1 is paper and -1 ink.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import lzma
+import operator
 import os
 import re
 import tempfile
@@ -20,11 +19,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -91,14 +90,14 @@ def load_glyphs() -> tuple[Glyph, ...]:
 
 
 def check_size(size: int) -> int:
-    """The size itself.
+    """The size itself, as an int.
 
     Raises:
         ValueError: unless it is a whole number of pixels from 8 to 512.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or not 8 <= size <= 512:
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or not 8 <= size <= 512:
         raise ValueError(f"size is {size!r}: give a whole number of pixels from 8 to 512")
-    return size
+    return int(size)
 
 
 def render(chars: Iterable[str], size: int = 64, font: str | os.PathLike[str] = "sans") -> Tensor:
@@ -248,7 +247,45 @@ def to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-class GlyphDataset(Dataset[dict[str, Any]]):
+class Pictures(Dataset[dict[str, Any]]):
+    """Pictures with texts, in memory: what `GlyphDataset` and `ImageFolder` have in common.
+
+    `dataset[i]` is one of them: {"image": float32 (1, size, size) in [-1, 1], "text": the whole
+    text}. For several take `images` and `prompts`.
+
+    Attributes:
+        images: uint8 (N, 1, size, size), 255 = paper.
+        prompts: for each picture the texts that may stand for it, the whole text first.
+    """
+
+    images: Tensor
+    prompts: list[tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: SupportsIndex) -> dict[str, Any]:
+        """One picture and its text; -1 is the last.
+
+        Raises:
+            IndexError: past the end.
+            TypeError: for anything but a whole number, such as a slice.
+        """
+        try:
+            if isinstance(i, bool) or getattr(i, "dtype", None) == torch.bool:
+                raise TypeError("a truth value")
+            row = operator.index(i)
+        except TypeError as error:
+            raise TypeError(
+                f"dataset[{i!r}]: give one whole number; several pictures are in dataset.images, "
+                "their texts in dataset.prompts"
+            ) from error
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"dataset[{row}]: it has {len(self)} pictures, 0 to {len(self) - 1}")
+        return {"image": to_float(self.images[row]), "text": self.prompts[row][0]}
+
+
+class GlyphDataset(Pictures):
     """The glyphs of one split, "train", "test" (5 %, fixed) or "all".
 
     `dataset[i]` is {"image": float32 (1, size, size) in [-1, 1], "text": the definition}.
@@ -271,96 +308,16 @@ class GlyphDataset(Dataset[dict[str, Any]]):
             raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
         glyphs, images = load_glyphs(), glyph_images(size)
         rows = [i for i, glyph in enumerate(glyphs) if split in ("all", glyph.split)]
-        self.size, self.split = size, split
+        self.size, self.split = check_size(size), split
         self.glyphs = [glyphs[i] for i in rows]
         self.images = (images if split == "all" else images[rows]).unsqueeze(1)
         self.prompts = [prompts_of(glyph.definition) for glyph in self.glyphs]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return {"image": to_float(self.images[i]), "text": self.prompts[i][0]}
 
 
 def prompts_of(text: str) -> tuple[str, ...]:
     """The text and, where it lists several, its senses."""
     senses = split_senses(text)
     return (text, *senses) if len(senses) > 1 else (text,)
-
-
-class ImageFolder(Dataset[dict[str, Any]]):
-    """Your own pictures: a folder with `metadata.csv`, columns `file_name` and `text`.
-
-    This is the `imagefolder` convention of Hugging Face datasets. Pictures become grey; what is
-    not square is fitted onto white paper. Attributes and items are those of `GlyphDataset`, with
-    `file_names` in place of `glyphs`. A text may be empty. Like a definition it is cut at ";" and
-    ",": "red car, at night" is learnt as a whole and, as often, by its parts, unless the recipe
-    has `senses = 0`.
-
-    Args:
-        folder: with the table and the pictures.
-        size: height and width in pixels that they are brought to, 8 to 512.
-
-    Raises:
-        FileNotFoundError: for a missing table or picture.
-        ValueError: for a table or picture that cannot be read, naming it and the line.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str], size: int = 64) -> None:
-        self.size, root = check_size(size), Path(folder)
-        table = root / "metadata.csv"
-        if not table.is_file():
-            raise FileNotFoundError(
-                f"no file {table}: list the pictures there, with the columns file_name,text"
-            )
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            try:
-                reader = csv.DictReader(file)
-                # DictReader counts lines as an editor does, also across quoted line ends.
-                rows = [(reader.line_num, row) for row in reader]
-                columns = reader.fieldnames or []
-            except (UnicodeDecodeError, csv.Error) as error:
-                raise ValueError(f"{table} is not a CSV file in UTF-8: {error}") from error
-        if missing := [name for name in ("file_name", "text") if name not in columns]:
-            raise ValueError(
-                f"{table} lacks the column {' and '.join(missing)}: it has {', '.join(columns)}"
-            )
-        if not rows:
-            raise ValueError(f"{table} lists no picture: add a row for each")
-        self.file_names = [row["file_name"] or "" for _, row in rows]
-        self.prompts = [prompts_of((row["text"] or "").strip()) for _, row in rows]
-        self.images = torch.stack(
-            [_load_picture(root, row["file_name"] or "", size, f"{table}, line {line}")
-             for line, row in rows]
-        )  # fmt: skip
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return {"image": to_float(self.images[i]), "text": self.prompts[i][0]}
-
-
-def _load_picture(root: Path, name: str, size: int, where: str) -> Tensor:
-    """One picture, grey and fitted to the size: uint8 (1, size, size)."""
-    path = root / name
-    if not name or "\0" in name or not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{where}: file_name is {name!r}: name a file inside {root}")
-    if not path.is_file():
-        raise FileNotFoundError(f"{where}: there is no picture {name!r} in {root}")
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):  # 16 bits, which convert() would clip to white
-                picture = picture.point(lambda value: value / 257).convert("L")
-            picture = picture.convert("RGBA")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{where}: {name!r} cannot be read as a picture: {error}") from error
-    paper = Image.new("RGBA", picture.size, "white")  # behind what is transparent
-    grey = Image.alpha_composite(paper, picture).convert("L")
-    fitted = ImageOps.pad(grey, (size, size), Image.Resampling.LANCZOS, color=255)
-    return torch.from_numpy(np.array(fitted)).unsqueeze(0)
 
 
 def nearest(images: Tensor, candidates: Tensor, count: int = 1) -> Tensor:

@@ -54,20 +54,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return run
 
 
-@pytest.fixture(autouse=True)
-def until_the_merge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What others are about to add."""
-    encoder = "minidiff.text.TextEncoder.unknown_words"
-    monkeypatch.setattr(encoder, lambda *_: [], raising=False)
-    made = minidiff.ImageFolder.__init__
-
-    def make(self: Any, folder: Any, *arguments: Any) -> None:
-        made(self, folder, *arguments)
-        self.folder = str(Path(folder).absolute())
-
-    monkeypatch.setattr(minidiff.ImageFolder, "__init__", make)
-
-
 def run_apart(*arguments: object, **how: Any) -> Result:
     """minidiff ARGUMENTS… in a process of its own."""
     return run_python("-m", "minidiff", *map(str, arguments), **how)

@@ -21,9 +21,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FEWEST = {  # cases of every family, also in the short form
     "crash points": 14, "random kills": 3, "full disk": 10, "damaged files": 100,
-    "nothing executed": 20, "read-only home": 2, "polite endings": 6, "two in one folder": 14, "two trainings": 6, "shared cache": 8,
-    "network refused": 8, "odd paths": 2, "C locale": 1, "bad command lines": 15,
-    "any values": 40,
+    "nothing executed": 20, "read-only home": 2, "polite endings": 6, "two in one folder": 14,
+    "two trainings": 6, "shared cache": 8, "network refused": 8, "odd paths": 2, "C locale": 1,
+    "odd pictures": 55, "odd tables": 40, "bad command lines": 15, "any values": 40,
 }  # fmt: skip
 
 pytestmark = [
@@ -56,7 +56,10 @@ def test_every_family_is_tried(results: dict[str, Any]) -> None:
     assert list(results["families"]) == list(FEWEST)
 
 
-@pytest.mark.parametrize("careless", ["writer", "picture writer", "reader", "cache", "command"])
+CARELESS = ["writer", "picture writer", "reader", "picture reader", "cache", "command"]
+
+
+@pytest.mark.parametrize("careless", CARELESS)
 def test_careless_code_is_found_out(results: dict[str, Any], careless: str) -> None:
     assert results["careless"][careless] > 0
 
@@ -88,11 +91,13 @@ def test_a_child_that_is_killed_while_a_bar_is_drawn_hangs_no_later_one() -> Non
 def main() -> None:
     sys.path.insert(0, str(ROOT / "tools"))
     import faults
+    import numpy as np
     import torch
-    from fault_cases import calls, crashes, disks, frame
+    from fault_cases import calls, crashes, disks, frame, pictures
+    from PIL import Image, ImageOps
     from safetensors.torch import load_file, save
 
-    from minidiff import checkpoints, cli, plots, text
+    from minidiff import checkpoints, cli, datasets, plots, text
 
     def write_in_place(folder: Path, files: dict[str, Any], info: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,6 +121,12 @@ def main() -> None:
     def read_unchecked(path: Path, *_: Any) -> Any:
         tensors = load_file(path) if path.exists() else None
         return tensors and (tensors["values"], tensors["offsets"])
+
+    def read_as_it_comes(root: Path, row: Any, size: int) -> Any:
+        with Image.open(root / row.file_name) as file:
+            grey = ImageOps.exif_transpose(file).convert("L")
+        page = ImageOps.pad(grey, (size, size), color=255)
+        return torch.from_numpy(np.array(page)).unsqueeze(0), False
 
     def failures(module: Any, name: str, careless: Any, act: Callable[[Any, Path], None]) -> int:
         """Of the cases of `act`, with careless code in the place of ours."""
@@ -142,6 +153,9 @@ def main() -> None:
         "writer": failures(checkpoints, "write_folder", write_in_place, scene(3)),
         "picture writer": failures(plots, "save_picture", picture_in_place, scene(6)),
         "reader": failures(checkpoints, "read_tensors", read_anything, pickled_models),
+        "picture reader": failures(
+            datasets, "_load_picture", read_as_it_comes, lambda t, _: pictures.odd_pictures(t, True)
+        ),
         "cache": failures(
             text, "_read_table", read_unchecked, lambda t, f: disks.damaged_caches(t, True, f)
         ),

@@ -16,7 +16,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from minidiff import glyphs as g
 
@@ -168,6 +167,7 @@ def test_render_refuses_a_wrong_size_or_font(tmp_path: Path) -> None:
     for size in (7, 513, 32.0, True):
         with pytest.raises(ValueError, match="8 to 512"):
             g.render("金", size)  # type: ignore[arg-type]
+    assert g.render("金", np.int64(16)).shape == (1, 16, 16)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match=r"no\.otf"):
         g.render("金", 32, tmp_path / "no.otf")
     (tmp_path / "bad.otf").write_bytes(b"not a font")
@@ -299,58 +299,20 @@ def test_dataset(few: Path) -> None:
         g.GlyphDataset(32, "validation")
 
 
-def picture_folder(folder: Path, table: str | None, encoding: str = "utf-8") -> Path:
-    folder.mkdir(exist_ok=True)
-    Image.new("L", (40, 20), 0).save(folder / "wide.png")
-    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(folder / "clear.png")
-    Image.fromarray(np.full((9, 9), 30000, np.uint16)).save(folder / "deep.png")
-    (folder / "broken.png").write_bytes((folder / "wide.png").read_bytes()[:40])
-    Image.new("L", (8, 8), 0).save(folder.parent / "outside.png")
-    if table is not None:
-        (folder / "metadata.csv").write_text(table, encoding=encoding)
-    return folder
-
-
-def test_own_pictures(tmp_path: Path) -> None:
-    table = 'file_name,text\nwide.png,"black; wide"\nclear.png,\ndeep.png,grey\n'
-    data = g.ImageFolder(picture_folder(tmp_path / "p", table, "utf-8-sig"), size=32)
-    assert len(data) == 3 and data.images.shape == (3, 1, 32, 32)
-    wide, clear, deep = data.images[:, 0]
-    assert (wide[:8] == 255).all() and (wide[-8:] == 255).all() and (wide[9:23] == 0).all()
-    assert (clear == 255).all(), "transparent is paper"
-    assert (deep.float() - 30000 / 257).abs().max() <= 1, "16 bits are scaled, not clipped"
-    assert data.prompts == [("black; wide", "black", "wide"), ("",), ("grey",)]
-    assert data[0]["text"] == "black; wide" and data[1]["image"].min() == 1
-
-
-@pytest.mark.parametrize(
-    ("table", "error", "message"),
-    [
-        (None, FileNotFoundError, r"metadata\.csv"),
-        ("", ValueError, "lacks the column file_name and text"),
-        ("file_name,caption\nwide.png,x\n", ValueError, "lacks the column text.*caption"),
-        ("file_name,text\n", ValueError, "lists no picture"),
-        ("file_name,text\nwide.png,x\nno.png,y\n", FileNotFoundError, r"line 3: .*'no\.png'"),
-        ("file_name,text\nbroken.png,x\n", ValueError, r"line 2: 'broken\.png' cannot be read"),
-        ("file_name,text\nmetadata.csv,x\n", ValueError, "cannot be read as a picture"),
-        ("file_name,text\n../outside.png,x\n", ValueError, "name a file inside"),
-        ("file_name,text\n/outside.png,x\n", ValueError, "name a file inside"),
-        ("file_name,text\n,x\n", ValueError, "line 2: file_name is ''"),
-        ('file_name,text\nwide.png,"two\nlines"\nno.png,\n', FileNotFoundError, "line 4"),
-    ],
-)
-def test_own_pictures_that_are_wrong(
-    tmp_path: Path, table: str | None, error: type[Exception], message: str
-) -> None:
-    folder = picture_folder(tmp_path / "p", table)
-    with pytest.raises(error, match=message):
-        g.ImageFolder(folder, size=32)
-
-
-def test_a_table_that_is_not_utf8(tmp_path: Path) -> None:
-    folder = picture_folder(tmp_path / "p", "file_name,text\nwide.png,caf\xe9\n", "latin-1")
-    with pytest.raises(ValueError, match="UTF-8"):
-        g.ImageFolder(folder)
+def test_an_index_is_one_whole_number(few: Path) -> None:
+    data = g.GlyphDataset(16, "all")
+    last = len(data) - 1
+    for i in (last, -1, np.int64(last), torch.tensor(last)):
+        assert data[i]["text"] == data.prompts[last][0]
+        assert torch.equal(data[i]["image"], g.to_float(data.images[last]))
+    assert len(list(data)) == len(data)  # type: ignore[call-overload]
+    for i in (last + 1, -last - 2):
+        with pytest.raises(IndexError, match=f"{last + 1} pictures"):
+            data[i]
+    wrong = (slice(0, 3), [0, 1], True, np.True_, torch.tensor(True), 1.0, "1", None)
+    for value in (*wrong, torch.tensor([0, 1]), np.arange(2)):
+        with pytest.raises(TypeError, match=r"dataset\[.*one whole number.*dataset\.images"):
+            data[value]  # type: ignore[index]
 
 
 def test_nearest() -> None:

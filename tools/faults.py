@@ -30,7 +30,7 @@ os.environ |= {
 os.environ.pop("MINIDIFF_CACHE", None)
 
 import torch  # noqa: E402
-from fault_cases import calls, crashes, disks, endings, surroundings, tiny  # noqa: E402
+from fault_cases import calls, crashes, disks, endings, pictures, surroundings, tiny  # noqa: E402
 from fault_cases.frame import SkippedError, Tally  # noqa: E402
 
 FAMILIES: dict[str, Callable[[Tally, bool], None]] = {
@@ -47,6 +47,8 @@ FAMILIES: dict[str, Callable[[Tally, bool], None]] = {
     "network refused": surroundings.network_refused,
     "odd paths": surroundings.odd_paths,
     "C locale": surroundings.c_locale,
+    "odd pictures": pictures.odd_pictures,
+    "odd tables": pictures.odd_tables,
     "bad command lines": calls.bad_command_lines,
     "any values": calls.any_values,
 }

@@ -21,7 +21,7 @@ from PIL import Image
 
 from fault_cases import crashes, tiny
 from fault_cases.frame import Outcome, Tally, attempt, in_child, names, new_folder, small_disk
-from minidiff import checkpoints, glyphs, plots, recogniser, text
+from minidiff import checkpoints, datasets, glyphs, plots, recogniser, text
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints, latest_checkpoint
 
@@ -229,7 +229,7 @@ def damaged_pictures(tally: Tally, short: bool, folder: Path) -> None:
     save_pictures(pictures)
 
     def load() -> None:
-        found = glyphs.ImageFolder(pictures, 8)
+        found = datasets.ImageFolder(pictures, 8)
         assert len(found) and found.images.shape[1:] == (1, 8, 8), found.images.shape
 
     for path in sorted(pictures.iterdir()):
@@ -326,7 +326,7 @@ def targets(folder: Path) -> Iterator[tuple[str, Path, Callable[[], Any]]]:
     pictures = folder / "pictures"
     save_pictures(pictures)
     for path in sorted(pictures.iterdir()):
-        yield "picture", path, lambda: glyphs.ImageFolder(pictures, 8)
+        yield "picture", path, lambda: datasets.ImageFolder(pictures, 8)
     font, recipe = folder / "font.otf", folder / "recipe.toml"
     yield "font", font, lambda: glyphs.render("金", 16, font)
     yield "recipe", recipe, lambda: TrainingConfig.recipe(recipe)

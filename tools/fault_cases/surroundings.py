@@ -19,7 +19,7 @@ from fault_cases import crashes, tiny
 from fault_cases.calls import command_line
 from fault_cases.disks import save_pictures
 from fault_cases.frame import Child, Outcome, Tally, in_child, names, new_folder
-from minidiff import glyphs, text
+from minidiff import text
 
 
 def two_trainings(tally: Tally, short: bool) -> None:
@@ -94,7 +94,7 @@ def network_refused(tally: Tally, short: bool) -> None:
             "a model of one's own": lambda: minidiff.load(folder / "model")("", seed=1),
             "the shipped model": lambda: minidiff.load()("gold", num_inference_steps=1),
             "glyphs": lambda: [os.environ.update(MINIDIFF_CACHE=str(folder)), tiny.few_glyphs()],
-            "pictures": lambda: glyphs.ImageFolder(folder / "pictures", 8),
+            "pictures": lambda: minidiff.ImageFolder(folder / "pictures", 8),
             "a training": lambda: tiny.train(folder / "run"),
             "the text encoder": lambda: text.TextEncoder("minilm").encode(["gold"]),
         }
@@ -138,7 +138,7 @@ def everything_in(place: Path) -> None:
     tiny.few_glyphs()
     assert any(name.startswith("glyphs") for name in names(place / "cache"))
     save_pictures(place / "pictures")
-    glyphs.ImageFolder(place / "pictures", 8)
+    minidiff.ImageFolder(place / "pictures", 8)
 
 
 def c_locale(tally: Tally, short: bool) -> None:
