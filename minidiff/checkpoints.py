@@ -141,10 +141,12 @@ def write_folder(folder: str | Path, files: dict[str, Tensors], info: dict[str, 
     An older folder of that name is replaced only once the new one is complete.
 
     Raises:
+        FileExistsError: as `check_replaceable`.
         OSError: where it cannot be written (full disk, no permission); nothing is changed then.
         ValueError: for an `info` that JSON cannot hold.
     """
     folder, part = as_path("folder", folder), None
+    check_replaceable(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = _part_folder(folder)
@@ -174,6 +176,37 @@ def write_folder(folder: str | Path, files: dict[str, Tensors], info: dict[str, 
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def check_replaceable(folder: Path) -> None:
+    """See that what would be replaced is nothing, or was saved here.
+
+    Raises:
+        FileExistsError: naming what would be lost.
+    """
+    if not folder.is_dir():
+        foreign = folder.name if folder.exists() else None
+    else:
+        ours = {"config.json", *(path.name for path in folder.glob("*.safetensors"))}
+        others = sorted(path.name for path in folder.iterdir() if path.name not in ours)
+        foreign = others[0] if others else _foreign_config(folder)
+    if foreign is not None:
+        raise FileExistsError(
+            f"{folder} would be replaced, and {foreign!r} there was not saved by minidiff: move it "
+            "away, or choose another folder"
+        )
+
+
+def _foreign_config(folder: Path) -> str | None:
+    """config.json where it is that of another program; one that is damaged may be ours."""
+    try:
+        info = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return next((path.name for path in folder.iterdir()), None)
+    except (OSError, ValueError, RecursionError):
+        return None
+    ours = isinstance(info, dict) and info.get("format") == FORMAT
+    return None if ours else "config.json"
 
 
 def _part_folder(folder: Path) -> Path:

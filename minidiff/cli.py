@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import os
 import re
 import shlex
@@ -279,7 +280,7 @@ def _sheet(images: Tensor, prompts: Sequence[str], scale: int) -> Image:
 
     count = len(images) // len(prompts)
     if len(prompts) == 1:
-        return plots.grid(images, min(max(1, round(count**0.5)), 16), scale)
+        return plots.grid(images, min(math.ceil(count**0.5), 16), scale)
     rows = -(-count // 16)
     columns = -(-count // rows)
     each = images.unflatten(0, (len(prompts), count))
@@ -585,14 +586,6 @@ def evaluate(
     if full and loss_only:
         raise ValueError("--full and --loss-only contradict each other: give one of them")
     pipeline = load(model)
-    known = pipeline.record.get("data", {})  # earlier releases did not remember it
-    if known.get("kind") == "folder":
-        raise ValueError(
-            f"{model} was trained on the pictures in {known['path']}, and all that is measured "
-            "here is how near it comes to glyphs: see the log.jsonl of its run"
-        )
-    if known.get("kind") == "other":
-        warnings.warn("what this model was trained on is unknown; glyphs measure it", stacklevel=2)
     if loss_only:
         result: dict[str, Any] = {"held_out_loss": evaluation.held_out_loss(pipeline)}
     else:

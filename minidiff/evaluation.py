@@ -155,12 +155,12 @@ def evaluate(
 
 
 def _check_glyphs(pipeline: Pipeline) -> None:
-    data = pipeline.record.get("data")
-    kind = data.get("kind", "glyphs") if isinstance(data, dict) else "glyphs"
-    if kind != "glyphs":
+    data = pipeline.record.get("data") or {}  # earlier releases did not remember it
+    if data.get("kind", "glyphs") != "glyphs":
         raise ValueError(
-            f"this model was trained on other pictures (its record says {kind!r}), and what is "
-            "measured here are glyphs: look at its own held-out loss and samples instead"
+            f"this model was trained on other pictures ({data.get('path') or 'of a program'}), and "
+            "all that is measured here is how near it comes to glyphs: see the log.jsonl and the "
+            "samples of its run"
         )
 
 

@@ -544,6 +544,7 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _quoted(text: str, length: int = 40) -> str:
-    """On one line, in quotes, and cut to about `length` characters."""
-    line = " ".join(text.split())
+    """On one line, in quotes, and cut to about `length` characters; control codes are spelt out."""
+    seen = (c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    line = "".join(seen)
     return f'"{line}"' if len(line) <= length else f'"{line[:length]}…"'

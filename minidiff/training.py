@@ -200,6 +200,7 @@ class Trainer:
         self.stages: list[dict[str, Any]] = []  # of the training before this run, oldest first
         self.words: list[str] = []  # of the prompts that the text encoder does not know
         # What does not fit is found out before minutes go into encoding texts.
+        checkpoints.check_replaceable(self.folder / "model")
         newest, info = run_folder.newest_info(self.folder) if resume else (None, {})
         if newest is not None:
             run_folder.check_resumed(info, config, self.data)

@@ -549,9 +549,11 @@ def test_prompt_that_is_not_english_warns_and_is_drawn(glyph64: Pipeline, prompt
 
 
 def test_prompts_that_no_keyboard_writes(glyph64: Pipeline) -> None:
-    with pytest.warns(UserWarning, match="knows no word"):
+    with pytest.warns(UserWarning, match="knows no word") as notices:
         strange = ["gold \udce9", "\x00\x1c\x07", "gold\r\nfish", "\u202e", "\ud800" * 99]
         assert glyph64(strange, **quick).isfinite().all()
+    said = "".join(str(notice.message) for notice in notices)
+    assert said.isprintable() and r"\x00\x1c\x07" in said and r"\ud800" in said
 
 
 def test_negative_prompt_that_is_not_english_warns_too(glyph64: Pipeline) -> None:

@@ -89,6 +89,7 @@ def main() -> None:
     figures = json.loads(arguments.figures.read_text(encoding="utf-8"))
     record = {**record, "quality": quality(figures, record), "evaluation": figures}
     folder = MODELS / arguments.name
+    (folder / "README.md").unlink(missing_ok=True)  # of the model that is replaced
     save_model(folder, network, config, record)
     card = CARD.format(
         name=arguments.name,
