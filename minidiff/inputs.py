@@ -24,8 +24,6 @@ __all__ = [
     "as_pictures",
     "check_pictures",
     "check_settings",
-    "is_file",
-    "is_folder",
     "plain_torch",
     "warn_of_namesake",
 ]

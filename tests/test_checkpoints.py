@@ -99,13 +99,48 @@ def test_only_safetensors_and_json_are_written(folder: Path) -> None:
 
 
 def test_saving_again_replaces_the_whole_folder(network: UNet, folder: Path) -> None:
-    (folder / "left over").write_text("", encoding="utf-8")
+    (folder / "left over.safetensors").write_text("", encoding="utf-8")
     save_model(folder, UNet(SHAPE), CONFIG, {"steps": 13})
     loaded, _, record = load_model(folder)
     assert record == {"steps": 13}
     assert not same_weights(loaded, network, torch.float16)
     assert names(folder) == ["config.json", "model.safetensors"]
     assert names(folder.parent) == ["model"]
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"thesis.txt": "years of work"},
+        {"config.json": '{"model_type": "t5"}', "model.safetensors": "weights of others"},
+        {"model.safetensors": "weights of others"},
+        {"config.json": "[1]"},
+        {"inner/x": ""},
+    ],
+)
+def test_what_others_have_saved_is_never_replaced(
+    network: UNet, tmp_path: Path, theirs: dict[str, str]
+) -> None:
+    for name, content in theirs.items():
+        (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "m" / name).write_text(content, encoding="utf-8")
+    first = sorted(name.split("/")[0] for name in theirs)[0]
+    with pytest.raises(FileExistsError, match=f"'{first}' there was not saved by minidiff: move"):
+        save_model(tmp_path / "m", network, CONFIG)
+    for name, content in theirs.items():
+        assert (tmp_path / "m" / name).read_text(encoding="utf-8") == content
+    assert names(tmp_path) == ["m"]
+    with pytest.raises(FileExistsError, match="'x' there was not saved"):
+        (tmp_path / "x").write_text("a file", encoding="utf-8")
+        save_model(tmp_path / "x", network, CONFIG)
+
+
+def test_an_empty_folder_and_a_damaged_model_are_replaced(network: UNet, folder: Path) -> None:
+    (folder / "config.json").write_text('{"format": "min', encoding="utf-8")
+    save_model(folder, network, CONFIG)
+    (folder.parent / "empty").mkdir()
+    save_model(folder.parent / "empty", network, CONFIG)
+    assert names(folder) == names(folder.parent / "empty")
 
 
 def test_a_new_folder_is_made_with_its_parents(network: UNet, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_sample_png_is_the_grid_of_the_pictures(run: Run, here: Path, plain: Pat
     result = run("sample", "", *QUICK, "--seed", 3, "--model", plain, "--output", "x y.png")
     assert result == (0, "x y.png\n", "")
     images = minidiff.load(plain)("", num_images_per_prompt=5, num_inference_steps=3, seed=3)
-    assert (pixels(here / "x y.png") == np.asarray(plots.grid(images, 2, 2))).all()
+    assert (pixels(here / "x y.png") == np.asarray(plots.grid(images, 3, 2))).all()
     assert files(here) == ["x y.png"]
 
 
@@ -202,7 +202,9 @@ def test_options_reach_the_pipeline(
     [
         (1, 1, (1, 1)),
         (16, 1, (4, 4)),
-        (17, 1, (4, 5)),
+        (2, 1, (2, 1)),
+        (5, 1, (3, 2)),
+        (17, 1, (5, 4)),
         (3, 2, (3, 2)),
         (16, 2, (16, 2)),
         (20, 2, (10, 4)),  # two rows of ten for each

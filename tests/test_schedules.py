@@ -138,6 +138,14 @@ def test_a_timestep_that_cannot_be(t: Any) -> None:
         assert repr(t) in str(caught.value)
 
 
+def test_timesteps_on_a_device_are_not_waited_for() -> None:
+    # "meta" has no numbers at all: to ask for one is an error
+    schedule = make_schedule("cosine")
+    assert schedule.checked(torch.empty(3, dtype=torch.long, device="meta")).device.type == "meta"
+    with pytest.raises(ValueError, match="t must be whole numbers from 0 to 1000"):
+        schedule.checked(torch.empty(3, device="meta"))
+
+
 def test_a_denoiser_is_not_asked_at_the_data() -> None:
     schedule = make_schedule("straight")
     x = torch.zeros(2, 1, 4, 4)

@@ -441,6 +441,8 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         def method(self: Tensor, *args: Any, **options: Any) -> Any:
             frame = sys._getframe(1)
             where = frame.f_code.co_filename
+            if frame.f_code.co_qualname.startswith("Schedule.checked"):
+                return original(self, *args, **options)  # only what lies on the CPU: see its test
             if where.startswith(package) and not where.endswith("text.py"):
                 raise AssertionError(f"Tensor.{name} in {where}, line {frame.f_lineno}")
             return original(self, *args, **options)
