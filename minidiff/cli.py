@@ -500,8 +500,9 @@ def _config(
     elif source is not None:
         info = read_info(source)
         known = {**info.get("record", {}).get("recipe", {}), **info["model"]}
-        names = {f.name for f in dataclasses.fields(TrainingConfig)}
-        known = {name: value for name, value in known.items() if name in names}
+        # How long that run was allowed to take and what it wrote when say nothing of the model.
+        names = {f.name for f in dataclasses.fields(TrainingConfig)} - {"time_limit", "compile"}
+        known = {n: v for n, v in known.items() if n in names and not n.endswith("_every")}
     given = {name: value for name, value in overrides.items() if value is not None}
     if recipe is None and known is not None:
         return TrainingConfig.from_dict({**known, **given})
