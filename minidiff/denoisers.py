@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +107,29 @@ def training_target(
     return a * x0 + b * eps
 
 
+def checked_answer(who: str, answer: Any, x_t: Tensor) -> Tensor:
+    """The answer, known to be a tensor like x_t: another shape would be broadcast in silence.
+
+    Raises:
+        TypeError: naming who answered.
+    """
+    given = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    if given != tuple(x_t.shape):
+        raise TypeError(
+            f"{who} must answer with a tensor of the shape of x_t, {tuple(x_t.shape)}, got {given}"
+        )
+    return answer
+
+
+def _checked_range(clip: Any) -> tuple[float, float] | None:
+    if clip is None:
+        return None
+    bounds = tuple(clip) if isinstance(clip, Iterable) else ()
+    if len(bounds) != 2 or not all(map(is_finite, bounds)) or bounds[0] >= bounds[1]:
+        raise ValueError(f"clip must be two numbers (low, high), low < high, got {clip!r}")
+    return float(bounds[0]), float(bounds[1])
+
+
 class Denoiser:
     """Answers "what is under the noise?": called with (x_t, t) it returns a `Prediction`.
 
@@ -121,7 +144,7 @@ class Denoiser:
     evaluations = 1
 
     def __init__(self, schedule: Schedule, clip: tuple[float, float] | None = None) -> None:
-        self.schedule, self.clip = schedule, clip
+        self.schedule, self.clip = schedule, _checked_range(clip)
 
     def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
         """(x_0, eps), unclipped; both (B, ...) like x_t."""
@@ -136,21 +159,18 @@ class Denoiser:
 
         Raises:
             ValueError: for other timesteps.
+            TypeError: if `estimate` answers in another shape.
         """
         self.schedule.checked(t, lowest=1)
-        x0, eps = self.estimate(x_t, t)
+        x0, eps = (checked_answer("a denoiser", answer, x_t) for answer in self.estimate(x_t, t))
         prediction = Prediction(x_t, x0, eps, *self.schedule.coefficients(t, like=x_t))
-        return prediction if self.clip is None else prediction.clipped(*self.clip)
+        if self.clip is None:
+            self._warn_of_division(t)
+            return prediction
+        return prediction.clipped(*self.clip)
 
-
-def _checked(answer: Any, x_t: Tensor) -> Tensor:
-    given = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-    if given != tuple(x_t.shape):
-        raise TypeError(
-            f"the network must answer with a tensor of the shape of x_t, {tuple(x_t.shape)}, "
-            f"got {given} (one of diffusers: lambda x_t, t: network(x_t, t - 1).sample)"
-        )
-    return answer
+    def _warn_of_division(self, t: int | Tensor) -> None:
+        """Where x_0 comes out of a division by next to nothing, say so."""
 
 
 class NetworkDenoiser(Denoiser):
@@ -206,8 +226,11 @@ class NetworkDenoiser(Denoiser):
             TypeError: if it answers with something else than one tensor of the shape of x_t, which
                 would be broadcast against it in silence.
         """
-        t = self.schedule.checked(t, lowest=1).to(x_t.device).expand(len(x_t))
-        return _checked(self.network(x_t, t, **self.condition), x_t)
+        t = self.schedule.checked(t, lowest=1).to(x_t.device)
+        if len(t) not in (1, len(x_t)):
+            raise ValueError(f"{len(t)} timesteps for {len(x_t)} examples: give one, or each")
+        t = t.expand(len(x_t))
+        return checked_answer("the network", self.network(x_t, t, **self.condition), x_t)
 
     def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
         # y = a x0 + b eps and x_t = alpha x0 + sigma eps: two equations, solved by Cramer's rule.
@@ -215,20 +238,18 @@ class NetworkDenoiser(Denoiser):
         a, b = _mixing(self.prediction_type, alpha, sigma)
         y = self.output(x_t, t)
         determinant = alpha * b - sigma * a
-        self._warn_of_division(t)
         return (b * x_t - sigma * y) / determinant, (alpha * y - a * x_t) / determinant
 
     def _warn_of_division(self, t: int | Tensor) -> None:
         """Once: the same words for every t. On a GPU only where t is a number."""
-        if self.prediction_type != "eps" or self.clip is not None:
-            return
         t = torch.as_tensor(t)
-        if t.device.type == "cpu" and self.schedule.alpha[t].min() < 0.02:
+        on_cpu = self.prediction_type == "eps" and t.device.type == "cpu"
+        if on_cpu and self.schedule.alpha[t].min() < 0.02:
             warnings.warn(
                 f"prediction_type 'eps' on schedule {self.schedule.name!r}: x_0 is divided by an "
                 f"alpha that falls to {self.schedule.alpha[-1]:.1g}, and so are the network's "
                 "errors. Give the range of the data as clip, or train with 'v', 'flow' or 'x0'",
-                stacklevel=4,
+                stacklevel=3,
             )
 
     def loss(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
@@ -242,8 +263,6 @@ class NetworkDenoiser(Denoiser):
             ValueError: for x0 and eps of different shapes, or timesteps that cannot be.
             TypeError: for an answer of another shape.
         """
-        if x0.shape != eps.shape:
-            raise ValueError(f"x0 is {tuple(x0.shape)} but eps {tuple(eps.shape)}: give both alike")
         target = training_target(self.prediction_type, self.schedule, x0, eps, t)
         error = self.output(self.schedule.add_noise(x0, eps, t), t).float() - target
         return error.square().flatten(1).mean(1)
@@ -279,9 +298,12 @@ class Guided(Denoiser):
             )
         super().__init__(conditional.schedule, conditional.clip if clip is None else clip)
         self.conditional, self.unconditional = conditional, unconditional
-        self.guidance_scale = guidance_scale
+        self.guidance_scale = guidance_scale = float(guidance_scale)
         if guidance_scale != 1:
             self.evaluations = conditional.evaluations + unconditional.evaluations
+
+    def _warn_of_division(self, t: int | Tensor) -> None:
+        self.conditional._warn_of_division(t)
 
     def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
         x0, eps = self.conditional.estimate(x_t, t)
@@ -318,6 +340,7 @@ class IdealDenoiser(Denoiser):
 
     def weights(self, x_t: Tensor, t: int | Tensor) -> Tensor:
         """(B, N) how likely each example is to be the original of each x_t; rows sum to 1."""
+        self.schedule.checked(t, lowest=1)
         alpha, sigma = self.schedule.coefficients(t, like=x_t.flatten(1))
         # ‖x_t‖² is the same for all examples and drops out of the softmax.
         distances = alpha**2 * self._norms - 2 * alpha * (x_t.flatten(1) @ self._flat.T)

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.denoisers import Denoiser, Prediction
+from minidiff.denoisers import Denoiser, Prediction, checked_answer
 from minidiff.schedules import Schedule, is_finite, whole_number
 
 __all__ = [
@@ -89,7 +89,7 @@ def move(
     Raises:
         ValueError: unless T ≥ t > s ≥ 0, both whole numbers, and for another eta.
     """
-    _check_eta(eta)
+    eta = _checked_eta(eta)
     _checked_grid((t, s), schedule.num_train_timesteps)
     alpha_t, sigma_t = schedule.alpha[t].item(), schedule.sigma[t].item()
     alpha_s, sigma_s = schedule.alpha[s].item(), schedule.sigma[s].item()
@@ -232,7 +232,8 @@ def sample_steps(
         for index, (t, s) in enumerate(itertools.pairwise(grid)):
             with torch.no_grad():  # not around the yield: the caller's own code keeps its gradients
                 now = denoiser(x, t)
-                x = rule(denoiser, x, t, s, now, before, noise, **options)
+                x_s = rule(denoiser, x, t, s, now, before, noise, **options)
+            x = checked_answer("the sampler", x_s, x)
             before = (t, now)
             yield Step(index, s, x, now)
 
@@ -246,7 +247,7 @@ def sample(denoiser: Denoiser, x_T: Tensor, *args: Any, **kwargs: Any) -> Tensor
     return x
 
 
-def evaluations(sampler: str, num_inference_steps: int) -> int:
+def evaluations(sampler: str | StepRule, num_inference_steps: int) -> int:
     """How often a sampler asks the denoiser on the way to t = 0.
 
     Times `denoiser.evaluations` this is the number of function evaluations (NFE): guidance runs the
@@ -255,8 +256,8 @@ def evaluations(sampler: str, num_inference_steps: int) -> int:
     Raises:
         ValueError: for an unknown sampler.
     """
-    _rule(sampler, {})
-    return 2 * num_inference_steps - 1 if sampler == "heun" else num_inference_steps
+    twice = _rule(sampler, {}) is heun
+    return 2 * num_inference_steps - 1 if twice else num_inference_steps
 
 
 def standard_normal(
@@ -339,13 +340,14 @@ def _rule(sampler: str | StepRule, options: dict[str, float]) -> StepRule:
                 + (f"it has {', '.join(known)}" if known else "it has none")
             )
     if rule is ddim:
-        _check_eta(**options)
+        _checked_eta(**options)
     return rule
 
 
-def _check_eta(eta: float = 0.0) -> None:
+def _checked_eta(eta: float = 0.0) -> float:
     if not (is_finite(eta) and 0 <= eta <= 1):
         raise ValueError(f"eta must be from 0 (no fresh noise) to 1 (as in DDPM), got {eta!r}")
+    return float(eta)  # numpy's and torch's count with fewer digits
 
 
 def _checked_grid(timesteps: Sequence[int], last: int) -> list[int]:

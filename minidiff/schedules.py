@@ -29,7 +29,7 @@ def whole_number(name: str, value: Any) -> int:
         ValueError: naming what it was for.
     """
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
             raise TypeError
         return operator.index(value)
     except (TypeError, ValueError):
@@ -58,7 +58,9 @@ class Schedule:
     """
 
     def __init__(self, name: str, alpha: Tensor, sigma: Tensor) -> None:
-        alpha, sigma = (torch.as_tensor(x, dtype=torch.float64).cpu() for x in (alpha, sigma))
+        alpha, sigma = (
+            torch.as_tensor(x, dtype=torch.float64).cpu().clone() for x in (alpha, sigma)
+        )
         if alpha.ndim != 1 or alpha.shape != sigma.shape or len(alpha) < 2:
             raise ValueError(
                 f"alpha and sigma must be two tables of T + 1 numbers, got shapes "
@@ -70,7 +72,8 @@ class Schedule:
                 f"got {alpha[0].item()} and {sigma[0].item()}"
             )
         ratio = alpha[1:] / sigma[1:]  # at t = 0 it is infinite
-        if not (torch.isfinite(ratio).all() and (ratio >= 0).all() and (ratio.diff() < 0).all()):
+        falls = torch.isfinite(ratio).all() and (ratio >= 0).all() and (ratio.diff() < 0).all()
+        if not (falls and (sigma[1:] > 0).all()):
             raise ValueError(f"schedule {name!r}: alpha / sigma must fall at each step, to >= 0")
         self.name, self.alpha, self.sigma = name, alpha, sigma
 
@@ -86,7 +89,7 @@ class Schedule:
     def is_variance_preserving(self) -> bool:
         """Whether alpha² + sigma² = 1 at every t (not so on the straight line)."""
         one = torch.ones_like(self.alpha)
-        return torch.allclose(self.alpha**2 + self.sigma**2, one, rtol=0, atol=1e-9)
+        return torch.allclose(self.alpha**2 + self.sigma**2, one, rtol=0, atol=1e-6)
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -133,7 +136,7 @@ class Schedule:
         """
         if not like.is_floating_point():
             raise ValueError(f"data must be floats, pictures in [-1, 1]; these are {like.dtype}")
-        index = self.checked(t).reshape(-1)
+        index = self.checked(t)
         if len(like) > 1 and len(index) not in (1, len(like)):
             raise ValueError(f"{len(index)} timesteps for {len(like)} examples: give one, or each")
         shape = (-1,) + (1,) * (like.ndim - 1)
@@ -143,7 +146,7 @@ class Schedule:
         return alpha[index].view(shape), sigma[index].view(shape)
 
     def checked(self, t: int | Tensor, lowest: int = 0) -> Tensor:
-        """t as a tensor of int64, known to lie in lowest … T.
+        """t as a tensor (1,) or (B,) of int64, known to lie in lowest … T.
 
         On a GPU only the dtype is looked at: to see the values the host would have to wait for it.
 
@@ -164,7 +167,7 @@ class Schedule:
         if not whole:
             wanted = f"t must be whole numbers from {lowest} to {self.num_train_timesteps}"
             raise ValueError(f"{wanted}, got {t!r}")
-        return index.long()
+        return index.long().reshape(-1)
 
     def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]
@@ -188,8 +191,11 @@ class Schedule:
             (B, ...) x_t.
 
         Raises:
-            ValueError: for timesteps that are not whole numbers in 0 … T.
+            ValueError: for timesteps that are not whole numbers in 0 … T, or noise of another shape
+                (one row may serve for several).
         """
+        if x0.shape[1:] != eps.shape[1:] or (len(x0) != len(eps) and 1 not in (len(x0), len(eps))):
+            raise ValueError(f"x0 is {tuple(x0.shape)} but eps {tuple(eps.shape)}: give both alike")
         alpha, sigma = self.coefficients(t, like=x0)
         return alpha * x0 + sigma * eps
 
@@ -205,7 +211,7 @@ class Schedule:
                 becomes shift · u / (1 + (shift − 1) u) (Esser et al. 2024, eq. 23).
 
         Raises:
-            ValueError: if num_inference_steps is not in 1 … T, or shift not above 0.
+            ValueError: if num_inference_steps is not in 1 … T, or shift not above 0, to 1e6.
         """
         steps, last = (
             whole_number("num_inference_steps", num_inference_steps),
@@ -216,9 +222,9 @@ class Schedule:
                 f"num_inference_steps must be from 1 to {last} (the steps of the schedule), "
                 f"got {steps}"
             )
-        if not (is_finite(shift) and shift > 0):
-            raise ValueError(f"shift must be a number above 0 (1 = evenly spaced), got {shift!r}")
-        grid: list[int] = []
+        if not (is_finite(shift) and 0 < shift <= 1e6):
+            raise ValueError(f"shift must be above 0, to 1e6 (1 = evenly spaced), got {shift!r}")
+        shift, grid = float(shift), list[int]()
         for i in range(steps + 1):
             u = (steps - i) / steps
             t = round(last * shift * u / (1 + (shift - 1) * u))

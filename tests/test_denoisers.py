@@ -134,7 +134,7 @@ def test_a_network_of_diffusers() -> None:
     )  # fmt: skip
     unet.eval()
     x, clip = noise(2, 1, 8, 8).float(), (-1.0, 1.0)
-    with pytest.raises(TypeError, match=r"got UNet2DOutput \(one of diffusers: lambda x_t, t"):
+    with pytest.raises(TypeError, match=r"the network must answer .*, got UNet2DOutput"):
         NetworkDenoiser(unet, LINEAR, "eps", clip)(x, 1000)
     denoiser = NetworkDenoiser(lambda x_t, t: unet(x_t, t - 1).sample, LINEAR, "eps", clip)
     theirs: Any = DDIMScheduler(timestep_spacing="trailing", set_alpha_to_one=True)
@@ -355,3 +355,47 @@ def test_posterior_mean_of_one_gaussian_by_monte_carlo() -> None:
 def test_base_class_answers_nothing() -> None:
     with pytest.raises(NotImplementedError):
         Denoiser(LINEAR)(noise(1, 2), 5)
+
+
+# ---- own denoisers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [lambda x: 0.5 * x, lambda x: (x.mean(0, keepdim=True), x), lambda x: (x, None)],
+    ids=["one tensor", "another shape", "nothing"],
+)
+def test_an_estimate_is_two_tensors_like_x(answer: Any) -> None:
+    class Mine(Denoiser):
+        def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+            estimate: tuple[Tensor, Tensor] = answer(x_t)
+            return estimate
+
+    with pytest.raises(TypeError, match=r"a denoiser must answer .* x_t, \(2, 3\), got"):
+        Mine(LINEAR)(noise(2, 3), 500)
+
+
+@pytest.mark.parametrize("clip", [(1, -1), (0, 0), (-1, math.nan), 1.0, (1, 2, 3), ("a", "b"), ()])
+def test_impossible_clips(clip: Any) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"low < high, got {clip!r}")):
+        NetworkDenoiser(Counting(1), LINEAR, "v", clip)
+
+
+def test_guidance_that_clips_is_not_warned_of_division() -> None:
+    schedule, x = make_schedule("cosine"), noise(2, 3)
+    parts = [NetworkDenoiser(Counting(1), schedule, "eps") for _ in range(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Guided(parts[0], parts[1], 2.0, clip=(-1, 1))(x, 1000)
+    with pytest.warns(UserWarning, match="Give the range of the data as clip"):
+        Guided(parts[0], parts[1], 2.0)(x, 1000)
+
+
+def test_as_many_timesteps_as_pictures() -> None:
+    denoiser = NetworkDenoiser(lambda x, t: x * t.view(-1, 1), LINEAR, "v")
+    x, t = noise(3, 2), torch.tensor([1, 500, 1000])
+    torch.testing.assert_close(denoiser.output(x, t[:, None]), denoiser.output(x, t))
+    with pytest.raises(ValueError, match="3 timesteps for 1 examples"):
+        denoiser(x[:1], t)
+    with pytest.raises(ValueError, match="from 1 to 1000, got 0"):
+        IdealDenoiser(LINEAR, x).weights(x, 0)

@@ -486,6 +486,27 @@ def test_impossible_eta(eta: Any) -> None:
         ddim(denoiser, x, 500, 400, denoiser(x, 500), None, lambda: x, eta=eta)
 
 
+@pytest.mark.parametrize("number", [np.float32, np.float64, torch.tensor])
+def test_numbers_of_numpy_and_torch_are_as_good(number: Any) -> None:
+    # with its few digits float32 had more fresh noise than there is noise at all
+    denoiser = doubling(make_schedule("straight"))
+    for steps in (5, 14, 15):
+        expected = sample(denoiser, noise(2, 3), "ddim", steps, generator=seeded(), eta=1.0)
+        got = sample(denoiser, noise(2, 3), "ddim", steps, generator=seeded(), eta=number(1.0))
+        assert torch.equal(got, expected)
+    assert denoiser.schedule.timesteps(7, number(2.0)) == denoiser.schedule.timesteps(7, 2.0)
+    assert Guided(denoiser, denoiser, number(2.0)).guidance_scale == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda *_: None, lambda d, x, *_: x.mean(0)], ids=["nothing", "another shape"]
+)
+def test_a_sampler_of_ones_own_that_returns_something_else(wrong: Any) -> None:
+    for steps in (1, 3):
+        with pytest.raises(TypeError, match=r"the sampler must answer .* x_t, \(2, 3\), got"):
+            sample(doubling(LINEAR), noise(2, 3), wrong, steps)
+
+
 @pytest.mark.parametrize("key", [(5,), (0, 3), (2**70, -1)])
 def test_every_kind_of_whole_number_names_a_generator(key: tuple[int, ...]) -> None:
     expected = seeded_generator(*key).initial_seed()
