@@ -116,7 +116,7 @@ def _at_least_1(name: str, value: int) -> int:
 
 def _texts(name: str, texts: Sequence[Any] | None) -> list[str]:
     """As they are drawn: numbers as their digits, None as nothing."""
-    if isinstance(texts, str | bytes):
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable | None):
         raise TypeError(f"{name} must be a list of texts, got {texts!r}")
     several = [] if texts is None else texts
     return ["" if text is None else one_line(str(text)) for text in several]
@@ -124,9 +124,12 @@ def _texts(name: str, texts: Sequence[Any] | None) -> list[str]:
 
 def _grey(images: Tensor | Sequence[Tensor]) -> Tensor:
     """The pictures, as floats or uint8; an array or a list of pictures is welcome, too."""
-    if isinstance(images, list | tuple) and images and all(map(torch.is_tensor, images)):
-        images = torch.stack([*images])
-    images = torch.as_tensor(images)
+    try:
+        if isinstance(images, list | tuple) and all(map(torch.is_tensor, images)):
+            images = torch.stack([*images])
+        images = torch.as_tensor(images)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"images must be tensors (1, H, W) of one size: {error}") from error
     check_pictures(images)
     if images.ndim != 4 or images.shape[1] != 1 or len(images) == 0:
         raise ValueError(

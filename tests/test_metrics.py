@@ -259,11 +259,11 @@ def test_features_and_pictures_of_any_precision() -> None:
 
 
 def test_whole_numbers_of_numpy() -> None:
-    real, other, twenty = normal(40, 8), normal(40, 8, seed=1), np.int64(20)
+    real, other = normal(40, 8), normal(40, 8, seed=1)
+    twenty: Any = np.int64(20)
+    three: Any = np.int64(3)
     assert metrics.kernel_distance(real, other, twenty) == metrics.kernel_distance(real, other, 20)
-    assert metrics.precision_recall(real, other, np.int64(3)) == metrics.precision_recall(
-        real, other
-    )
+    assert metrics.precision_recall(real, other, three) == metrics.precision_recall(real, other)
 
 
 @pytest.mark.parametrize("sigma", [0, -1.0, math.nan, math.inf, "1"])

@@ -328,10 +328,12 @@ def test_grids_need_no_matplotlib() -> None:
 
 
 def test_texts_that_are_no_list_or_too_many() -> None:
-    for act in (plots.grid, plots.show):
-        name = "labels" if act is plots.grid else "titles"
+    acts: tuple[tuple[Any, str], ...] = ((plots.grid, "labels"), (plots.show, "titles"))
+    for act, name in acts:
         with pytest.raises(TypeError, match=f"{name} must be a list of texts, got 'gold'"):
             act(pictures(4), **{name: "gold"})
+        with pytest.raises(TypeError, match=f"{name} must be a list of texts, got 5"):
+            act(pictures(4), **{name: 5})
     with pytest.raises(ValueError, match="3 labels for 2 rows"):
         plots.grid(pictures(4), columns=2, labels=["a", "b", "c"])
     numbered = plots.grid(pictures(3), columns=1, labels=[1, None, 2.5])
@@ -343,6 +345,10 @@ def test_a_list_of_pictures() -> None:
     listed = plots.grid([*pictures(3)])
     assert (pixels(listed) == pixels(plots.grid(pictures(3)))).all()
     assert len(plots.show([*pictures(3)]).axes) == 3
+    several: list[Any] = [[pictures(1)[0], torch.ones(1, 3, 3)], [{"image": pictures(1)}], []]
+    for wrong in several:
+        with pytest.raises(ValueError, match=r"images must be tensors .* of one size|expected one"):
+            plots.grid(wrong)
 
 
 @pytest.mark.parametrize("columns", [0, 2.0, "2"])
