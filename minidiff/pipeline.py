@@ -354,12 +354,12 @@ class Pipeline:
     @property
     def _shape(self) -> tuple[int, int, int]:
         size = self.config.image_size
-        return self.network.config.in_channels, size, size
+        return self.config.unet.in_channels, size, size
 
     def _check_memory(self, images: int) -> None:
         import psutil
 
-        text = self.config.max_tokens * (self.network.config.text_dim or 0)
+        text = self.config.max_tokens * (self.config.unet.text_dim or 0)
         # The state and two predictions for each, with and without guidance, and the text twice.
         each = 4 * (12 * math.prod(self._shape) + 2 * text)
         fit = int(psutil.virtual_memory().available * 0.8) // each
