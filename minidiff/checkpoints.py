@@ -99,10 +99,16 @@ class ModelConfig:
         Raises:
             TypeError: for other whole numbers.
         """
-        return (as_pictures(images) - self.data_mean) / self.data_std
+        return (as_pictures(images).float() - self.data_mean) / self.data_std
 
     def to_images(self, x: Tensor) -> Tensor:
-        """The way back, held within [-1, 1]."""
+        """The way back, held within [-1, 1].
+
+        Raises:
+            TypeError: for whole numbers, which are not in the network's units.
+        """
+        if not x.is_floating_point():
+            raise TypeError(f"x must be floats in the network's units, got {x.dtype}")
         return (x * self.data_std + self.data_mean).clamp(-1, 1)
 
     @property
@@ -125,6 +131,11 @@ def check_network(config: Any) -> None:
         )
     if not 1 <= config.max_tokens <= 65_536:
         raise ValueError(f"max_tokens must be from 1 to 65,536, got {config.max_tokens}")
+    if (config.text_encoder is None) != (unet.text_dim is None):
+        raise ValueError(
+            f"text_encoder is {config.text_encoder!r} but unet.text_dim is {unet.text_dim}: "
+            "give both, or neither for a network without text"
+        )
     if config.text_encoder is not None and not config.text_encoder.strip():
         raise ValueError(
             f"text_encoder is {config.text_encoder!r}: give a name such as 'minilm', or None for a "
@@ -147,6 +158,13 @@ def write_folder(folder: str | Path, files: dict[str, Tensors], info: dict[str, 
     """
     folder, part = as_path("folder", folder), None
     check_replaceable(folder)
+    try:  # as it will be read: JSON has texts for the numbers that are keys
+        info = json.loads(json.dumps(info, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the record of {folder} does not fit into JSON ({error}): leave that out, or make it "
+            "a text"
+        ) from error
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = _part_folder(folder)
@@ -157,11 +175,8 @@ def write_folder(folder: str | Path, files: dict[str, Tensors], info: dict[str, 
             hashes[name] = hashlib.sha256(payload).hexdigest()
             _write_through(part / name, payload)
         info = {"format": FORMAT, "version": VERSION, **info, "files": hashes}
-        try:
-            info["sha256"] = _info_hash(info)
-            text = json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False)
-        except TypeError as error:
-            raise ValueError(f"the record of {folder} does not fit into JSON: {error}") from error
+        info["sha256"] = _info_hash(info)
+        text = json.dumps(info, indent=2, ensure_ascii=False)
         # A path that is not UTF-8 has lone surrogates: "\\udce9" means the same to JSON.
         _write_through(part / "config.json", text.encode("utf-8", "backslashreplace"))
         part.chmod(0o755)  # a temporary folder is private; a checkpoint need not be
@@ -336,17 +351,31 @@ def save_model(
 
     Args:
         folder: becomes config.json and model.safetensors.
+        network: of the shape config.unet; compiled or wrapped (torch.compile, DataParallel) is
+            fine.
         record: how it came about (data, seed, steps, time, measured quality); JSON values.
         dtype: of the stored weights; half precision halves the file.
 
     Raises:
         OSError: where it cannot be written; what was there before is untouched then.
         TypeError: for a folder that is no path, or a dtype that is none of floats.
-        ValueError: for a record that JSON cannot hold.
+        ValueError: for a record that JSON cannot hold, or a network of another shape.
     """
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype must be one of floats such as torch.float16, got {dtype!r}")
-    weights = {name: value.to(dtype) for name, value in network.state_dict().items()}
+    weights = {
+        name.replace("_orig_mod.", "").removeprefix("module."): value.to(dtype)
+        for name, value in network.state_dict().items()
+    }
+    with torch.device("meta"):
+        expected = UNet(config.unet).state_dict()
+    for name in sorted(expected.keys() | weights.keys()):
+        got, wanted = (tuple(x[name].shape) if name in x else None for x in (weights, expected))
+        if got != wanted:
+            raise ValueError(
+                f"the network is not of the shape config.unet: the weight {name} has the shape "
+                f"{got} where {wanted} is wanted (None: there is none)"
+            )
     write_folder(folder, {"model.safetensors": weights}, model_info(config, record or {}))
 
 

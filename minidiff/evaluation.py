@@ -124,7 +124,7 @@ def evaluate(
         raise TypeError(f"form must be a Form such as FORMS['quick'], got {form!r}")
     seed = whole_number("seed", seed)
     _check(pipeline)
-    recogniser, record = load_recogniser()
+    recogniser, record = _recogniser()
     test = HeldOut(form.definitions)
     text = pipeline.config.text_encoder is not None
     total = (form.definitions * (1 + form.with_guidance) + form.per_prompt * len(WANTED)) * text
@@ -152,6 +152,12 @@ def evaluate(
         result["faithfulness"] = _faithfulness(recogniser, test, sets)
         result["prompts"] = _prompts(recogniser, words)
     return result
+
+
+@lru_cache(maxsize=1)
+def _recogniser() -> tuple[Recogniser, dict[str, Any]]:
+    """One for all evaluations: what it sees in the real glyphs is kept as long as it is."""
+    return load_recogniser()
 
 
 def _check_glyphs(pipeline: Pipeline) -> None:

@@ -30,6 +30,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from minidiff.inputs import as_pictures, check_pictures
+from minidiff.schedules import whole_number
+
 DATA = Path(__file__).resolve().parent / "data"
 TABLE = DATA / "glyphs.tsv.xz"
 FONT = DATA / "NotoSansSC-subset.otf"
@@ -95,9 +98,13 @@ def check_size(size: int) -> int:
     Raises:
         ValueError: unless it is a whole number of pixels from 8 to 512.
     """
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or not 8 <= size <= 512:
+    try:
+        pixels = whole_number("size", size)
+    except ValueError:
+        pixels = 0
+    if not 8 <= pixels <= 512:
         raise ValueError(f"size is {size!r}: give a whole number of pixels from 8 to 512")
-    return int(size)
+    return pixels
 
 
 def render(chars: Iterable[str], size: int = 64, font: str | os.PathLike[str] = "sans") -> Tensor:
@@ -243,7 +250,14 @@ def glyph_images(size: int = 64) -> Tensor:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8, 255 = paper -> float32 in [-1, 1], +1 = paper; any shape."""
+    """uint8, 255 = paper -> float32 in [-1, 1], +1 = paper; any shape.
+
+    Raises:
+        TypeError: for other numbers.
+    """
+    if getattr(images, "dtype", None) != torch.uint8:
+        got = getattr(images, "dtype", type(images).__name__)
+        raise TypeError(f"images must be a tensor of uint8 (255 = white), got {got}")
     return images.float() / 127.5 - 1
 
 
@@ -329,8 +343,11 @@ def nearest(images: Tensor, candidates: Tensor, count: int = 1) -> Tensor:
         count: how many for each image; the nearest comes first.
 
     Raises:
+        TypeError: for other whole numbers than uint8.
         ValueError: for pictures of different sizes, or a count that is not in 1 … N.
     """
+    check_pictures(images)
+    check_pictures(candidates, "candidates")
     if not 1 <= count <= len(candidates):
         raise ValueError(f"count is {count}: choose from 1 to {len(candidates)}, the candidates")
     if images[0].numel() != candidates[0].numel():
@@ -348,5 +365,4 @@ def nearest(images: Tensor, candidates: Tensor, count: int = 1) -> Tensor:
 
 def _pixels(images: Tensor) -> Tensor:
     """float32 (B, pixels) in [-1, 1]."""
-    flat: Tensor = images.flatten(1)
-    return to_float(flat) if flat.dtype == torch.uint8 else flat.float()
+    return as_pictures(images.flatten(1)).float()

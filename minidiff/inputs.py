@@ -151,17 +151,17 @@ def _fits(value: Any, kind: str) -> bool:
 
 @contextlib.contextmanager
 def plain_torch() -> Iterator[None]:
-    """Float32 on the CPU, whatever torch.set_default_dtype and set_default_device have said.
+    """Float32 on the CPU, whatever torch.set_default_dtype, set_default_device and autocast say.
 
     Also a decorator.
     """
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    if dtype == torch.float32 and device.type == "cpu":
+    with contextlib.ExitStack() as plain:
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                plain.enter_context(torch.autocast(kind, enabled=False))
+        if dtype != torch.float32 or device.type != "cpu":
+            plain.callback(torch.set_default_dtype, dtype)
+            torch.set_default_dtype(torch.float32)
+            plain.enter_context(torch.device("cpu"))
         yield
-        return
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.device("cpu"):
-            yield
-    finally:
-        torch.set_default_dtype(dtype)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from minidiff.glyphs import nearest
 from minidiff.inputs import as_pictures, check_pictures, plain_torch
 from minidiff.samplers import seeded_generator
-from minidiff.schedules import whole_number
+from minidiff.schedules import is_finite, whole_number
 
 if TYPE_CHECKING:
     from minidiff.recogniser import Recogniser
@@ -73,7 +73,7 @@ def frechet_distance(real: Tensor, other: Tensor) -> float:
     Raises:
         ValueError: for features of different widths.
     """
-    _check_features(real, other)
+    real, other = _features(real, other)
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     distance = FrechetInceptionDistance(feature=_AsTheyAre(real.shape[1])).set_dtype(torch.float64)
@@ -94,8 +94,8 @@ def kernel_distance(real: Tensor, other: Tensor, size: int = 256, seed: int = 0)
     Raises:
         ValueError: for fewer, or features of different widths.
     """
-    _check_features(real, other)
-    if whole_number("size", size) < 2:
+    real, other = _features(real, other)
+    if (size := whole_number("size", size)) < 2:
         raise ValueError(f"size must be at least 2, got {size}")
     if min(len(real), len(other)) < size:
         raise ValueError(
@@ -130,8 +130,8 @@ def precision_recall(real: Tensor, other: Tensor, k: int = 3) -> tuple[float, fl
     Raises:
         ValueError: for different numbers or widths, or no k-th neighbour.
     """
-    _check_features(real, other)
-    if not 1 <= whole_number("k", k) < len(real):
+    real, other = _features(real, other)
+    if not 1 <= (k := whole_number("k", k)) < len(real):
         raise ValueError(f"k must be from 1 to {len(real) - 1}, one less than samples, got {k}")
     if len(real) != len(other):
         raise ValueError(f"precision and recall need equal numbers, got {len(real)}, {len(other)}")
@@ -143,7 +143,8 @@ def precision_recall(real: Tensor, other: Tensor, k: int = 3) -> tuple[float, fl
     return share(other, real), share(real, other)
 
 
-def _check_features(real: Tensor, other: Tensor) -> None:
+def _features(real: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the same precision, which is single at least."""
     for features in (real, other):
         if not isinstance(features, Tensor) or not features.is_floating_point():
             got = getattr(features, "dtype", type(features).__name__)
@@ -153,6 +154,8 @@ def _check_features(real: Tensor, other: Tensor) -> None:
             "features must be (N, d) and (M, d) of the same width d, "
             f"got {tuple(real.shape)} and {tuple(other.shape)}"
         )
+    dtype = torch.promote_types(torch.promote_types(real.dtype, other.dtype), torch.float32)
+    return real.to(dtype), other.to(dtype)
 
 
 # ------------------------------------------------------------------- a picture by itself
@@ -197,7 +200,13 @@ def border_white(images: Tensor) -> float:
 
 
 def blurred(images: Tensor, sigma: float = 1.0) -> Tensor:
-    """(N, 1, H, W) -> the same after a Gaussian blur of `sigma` pixels."""
+    """(N, 1, H, W) -> the same after a Gaussian blur of `sigma` pixels.
+
+    Raises:
+        ValueError: for a sigma that is no number above 0.
+    """
+    if not (is_finite(sigma) and sigma > 0):
+        raise ValueError(f"sigma must be a number above 0, got {sigma!r}")
     images, reach = as_pictures(images), 3 * math.ceil(sigma)
     x = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-(x**2) / (2 * sigma**2))

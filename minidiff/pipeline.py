@@ -27,7 +27,7 @@ from minidiff.checkpoints import CheckpointError, ModelConfig, load_model, read_
 from minidiff.denoisers import Guided, NetworkDenoiser
 from minidiff.inputs import as_device, as_path, is_folder, warn_of_namesake
 from minidiff.schedules import whole_number
-from minidiff.unet import UNet
+from minidiff.unet import UNet, UNetConfig
 
 if TYPE_CHECKING:
     from minidiff.text import TextEncoder
@@ -73,7 +73,7 @@ class Pipeline:
         device: where to run; `default_device()` if None.
 
     Raises:
-        ValueError: for a device that is not here.
+        ValueError: for a device that is not here, or the config of another network.
     """
 
     def __init__(
@@ -83,6 +83,12 @@ class Pipeline:
         record: dict[str, Any] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
+        shape = getattr(network, "config", None)
+        if isinstance(shape, UNetConfig) and shape != config.unet:
+            raise ValueError(
+                f"the network's shape is {shape}, but that of config.unet {config.unet}: give the "
+                "config that it was trained with"
+            )
         self.device = default_device() if device is None else as_device(device)
         self.network = network.to(self.device).eval()
         self.config, self.record = config, record or {}
@@ -136,7 +142,8 @@ class Pipeline:
             negative_prompt: what to move away from, instead of from "no text".
             num_images_per_prompt: pictures of each prompt.
             num_inference_steps: steps of the sampler, 1 … T.
-            guidance_scale: 1 = off; larger follows the text more closely, with less variety.
+            guidance_scale: 1 = off; larger follows the text more closely, with less variety; 0 does
+                not follow it at all.
             sampler: a name in `minidiff.samplers.SAMPLERS`.
             seed: picture i of every prompt starts from the noise of (seed, i), whatever the number
                 of pictures: with the same seed only the words make the difference.
@@ -159,7 +166,8 @@ class Pipeline:
 
         Warns:
             UserWarning: when the text encoder can make nothing of a prompt, or does not read it to
-                its end, or when a negative prompt has no effect; it is drawn all the same.
+                its end, or when a prompt or negative prompt has no effect; it is drawn all the
+                same.
         """
         steps, walk = self._walk(
             prompt, negative_prompt, num_images_per_prompt, num_inference_steps, guidance_scale,
@@ -213,16 +221,22 @@ class Pipeline:
             Guided(texts, nothing, guidance_scale=3.0, clip=pipeline.config.data_range)
 
         Args:
-            prompt: one text for each picture of the batches it will see; a single `""`, no text,
-                fits every batch.
+            prompt: one text for each picture of the batches it will see; a single one fits every
+                batch.
 
         Returns:
             A denoiser in the network's units, unclipped; `config.to_images` makes pictures of them.
 
         Raises:
             TypeError: for a prompt that is no text.
+
+        Warns:
+            UserWarning: when the text encoder can make nothing of a prompt, or does not read it to
+                its end.
         """
-        return self._denoiser(**self._encode(_checked_prompts(prompt)))
+        prompts = _checked_prompts(prompt)
+        self._notice(prompts, stacklevel=3)
+        return self._denoiser(**self._encode(prompts))
 
     def timesteps(self, num_inference_steps: int) -> list[int]:
         """The falling grid, T to 0, that a call takes: closer together where there is much noise.
@@ -268,7 +282,8 @@ class Pipeline:
             generators = [samplers.seeded_generator(*key) for key in seeds]
         grid = self.timesteps(steps) if timesteps is None else timesteps
         # A list, because an iterator could be walked only once.
-        options["timesteps"] = grid = list(grid) if isinstance(grid, Iterable) else grid
+        several = isinstance(grid, Iterable) and getattr(grid, "ndim", 1) != 0
+        options["timesteps"] = grid = list(grid) if several else grid
         # With no pictures to draw, the sampler and the guidance only check what they are asked for.
         nothing = self._guided({}, {}, guidance_scale)
         samplers.sample_steps(nothing, torch.empty(0, *self._shape), sampler, steps, **options)
@@ -280,6 +295,12 @@ class Pipeline:
                 stacklevel=3,
             )
             negative_prompt = ""
+        if guidance_scale == 0 and "".join(prompts).strip():
+            warnings.warn(
+                f"prompt {prompt!r} has no effect, because guidance_scale is 0: give 1 to turn "
+                "guidance off, or a scale such as 3",
+                stacklevel=3,
+            )
         self._notice([*prompts, negative_prompt])
         text, negative = self._encode(prompts), self._encode([negative_prompt])
         if not text and not negative:
@@ -319,26 +340,26 @@ class Pipeline:
         text = self.text_encoder.encode(prompts)
         return {"tokens": text.tokens, "mask": text.mask}
 
-    def _notice(self, prompts: list[str]) -> None:
+    def _notice(self, prompts: list[str], stacklevel: int = 4) -> None:
         """Say what the text encoder makes nothing of, and what it does not read."""
         for prompt in dict.fromkeys(p for p in prompts if p.strip()):
             if self.text_encoder.understands(prompt) is not None:
                 known = _words_of_the_definitions().union(self.record.get("words") or ())
                 notice = self.text_encoder.understands(prompt, known)
                 if notice:
-                    warnings.warn(f"{notice} It is drawn all the same.", stacklevel=4)
+                    warnings.warn(f"{notice} It is drawn all the same.", stacklevel=stacklevel)
             if notice := self.text_encoder.overlong(prompt):
-                warnings.warn(notice, stacklevel=4)
+                warnings.warn(notice, stacklevel=stacklevel)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
         size = self.config.image_size
-        return self.network.config.in_channels, size, size
+        return self.config.unet.in_channels, size, size
 
     def _check_memory(self, images: int) -> None:
         import psutil
 
-        text = self.config.max_tokens * (self.network.config.text_dim or 0)
+        text = self.config.max_tokens * (self.config.unet.text_dim or 0)
         # The state and two predictions for each, with and without guidance, and the text twice.
         each = 4 * (12 * math.prod(self._shape) + 2 * text)
         fit = int(psutil.virtual_memory().available * 0.8) // each

@@ -48,31 +48,38 @@ def one_line(text: str) -> str:
 
 
 def grid(
-    images: Tensor, columns: int = 8, scale: int = 1, labels: Sequence[str] | None = None
+    images: Tensor | Sequence[Tensor],
+    columns: int = 8,
+    scale: int = 1,
+    labels: Sequence[Any] | None = None,
 ) -> Image.Image:
     """Pictures side by side on white.
 
     Args:
-        images: (N, 1, H, W) in [-1, 1], or values beyond it, which are cut off; or uint8.
+        images: (N, 1, H, W) in [-1, 1], or values beyond it, which are cut off; or uint8. A list of
+            (1, H, W) will do.
         columns: pictures in a row.
         scale: each pixel becomes scale × scale.
-        labels: a text above each row, or None. Drawn on one line and cut where the row ends.
+        labels: a text above each row, or above the first ones, or None. Drawn on one line and cut
+            where the row ends.
 
     Returns:
         a grey Pillow image.
 
     Raises:
-        TypeError: for other whole numbers than uint8.
-        ValueError: for no pictures, coloured ones, or a scale or columns below 1.
+        TypeError: for other whole numbers than uint8, or one text as labels.
+        ValueError: for no pictures, coloured ones, more labels than rows, or a scale or columns
+            below 1.
     """
     images = _grey(images)
-    columns, scale = whole_number("columns", columns), whole_number("scale", scale)
-    if columns < 1 or scale < 1:
-        raise ValueError(f"columns and scale must be at least 1, got {columns} and {scale}")
+    columns, scale = _at_least_1("columns", columns), _at_least_1("scale", scale)
     cells = to_uint8(images[:, 0]).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     height, width = cells.shape[1:]
     columns = min(columns, len(cells))
     rows = -(-len(cells) // columns)
+    labels = _texts("labels", labels)
+    if len(labels) > rows:
+        raise ValueError(f"{len(labels)} labels for {rows} rows: give at most one each")
     heading = 22 if labels else 0
     sheet = Image.new(
         "L",
@@ -85,9 +92,9 @@ def grid(
         sheet.paste(Image.fromarray(cell), corner)
     if labels:
         draw, font = ImageDraw.Draw(sheet), _font(15)
-        for row, label in enumerate(labels[:rows]):
+        for row, label in enumerate(labels):
             corner = (GAP, GAP + row * (height + GAP + heading))
-            draw.text(corner, _cut(one_line(label), font, sheet.width - 2 * GAP), fill=0, font=font)
+            draw.text(corner, _cut(label, font, sheet.width - 2 * GAP), fill=0, font=font)
     return sheet
 
 
@@ -101,9 +108,28 @@ def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     return f"{kept.rstrip()}…"
 
 
-def _grey(images: Tensor) -> Tensor:
-    """The pictures, as floats or uint8; an array is welcome, too."""
-    images = torch.as_tensor(images)
+def _at_least_1(name: str, value: int) -> int:
+    if (number := whole_number(name, value)) < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return number
+
+
+def _texts(name: str, texts: Sequence[Any] | None) -> list[str]:
+    """As they are drawn: numbers as their digits, None as nothing."""
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable | None):
+        raise TypeError(f"{name} must be a list of texts, got {texts!r}")
+    several = [] if texts is None else texts
+    return ["" if text is None else one_line(str(text)) for text in several]
+
+
+def _grey(images: Tensor | Sequence[Tensor]) -> Tensor:
+    """The pictures, as floats or uint8; an array or a list of pictures is welcome, too."""
+    try:
+        if isinstance(images, list | tuple) and all(map(torch.is_tensor, images)):
+            images = torch.stack([*images])
+        images = torch.as_tensor(images)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"images must be tensors (1, H, W) of one size: {error}") from error
     check_pictures(images)
     if images.ndim != 4 or images.shape[1] != 1 or len(images) == 0:
         raise ValueError(
@@ -128,10 +154,19 @@ def animation(
         frames: grey pictures of one size. Neighbours that are alike become one that stays longer.
         milliseconds: each frame's time, in tens.
         hold: the last frame's time.
+        colours: greys, 2 to 256.
 
     Raises:
-        ValueError: for no frames, or if they are larger than a GIF can be.
+        ValueError: for no frames, if they are larger than a GIF can be, or for times or colours
+            that it cannot have.
     """
+    for name, value, low, high in (
+        ("milliseconds", milliseconds, 0, 655_350),
+        ("hold", hold, 0, 655_350),
+        ("colours", colours, 2, 256),
+    ):
+        if not low <= whole_number(name, value) <= high:
+            raise ValueError(f"{name} must be from {low} to {high:,}, got {value}")
     greys = np.linspace(0, 255, colours).round().astype(np.uint8)
     few = []
     for frame in frames:  # one at a time: the first one tells whether they are too large
@@ -185,21 +220,24 @@ def save_picture(path: str | Path, payload: bytes | Image.Image | np.ndarray) ->
 
 
 def show(
-    images: Tensor, titles: Sequence[str] | None = None, columns: int = 8, size: float = 1.1
+    images: Tensor | Sequence[Tensor],
+    titles: Sequence[Any] | None = None,
+    columns: int = 8,
+    size: float = 1.1,
 ) -> Figure:
     """A matplotlib figure of pictures, with a title over each if you like.
 
     Args:
-        images: (N, 1, H, W) in [-1, 1], or uint8.
+        images: (N, 1, H, W) in [-1, 1], or uint8. A list of (1, H, W) will do.
         titles: N of them, drawn as they stand; Chinese characters with the shipped font.
         size: of a picture in inches.
 
     Raises:
-        TypeError: for other whole numbers than uint8.
-        ValueError: for no pictures, coloured ones, or not as many titles.
+        TypeError: for other whole numbers than uint8, or one text as titles.
+        ValueError: for no pictures, coloured ones, not as many titles, or columns below 1.
     """
-    images = _grey(images)
-    if titles is not None and len(titles) != len(images):
+    images, columns = _grey(images), _at_least_1("columns", columns)
+    if titles is not None and len(titles := _texts("titles", titles)) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} pictures: give one each")
     import matplotlib.pyplot as plt
 
@@ -215,7 +253,7 @@ def show(
         draw(axis, image)
     for i, axis in enumerate(axes.flat[: len(images)]):
         if titles:  # a prompt with two $ is no formula
-            axis.set_title(one_line(titles[i]), fontsize=10, parse_math=False)
+            axis.set_title(titles[i], fontsize=10, parse_math=False)
     return figure
 
 

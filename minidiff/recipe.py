@@ -105,11 +105,6 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "image_size", "warmup"):
             if getattr(self, name) >= 2**31:
                 raise ValueError(f"{name} must be below 2**31, got {getattr(self, name)}")
-        if (self.text_encoder is None) != (self.unet.text_dim is None):
-            raise ValueError(
-                f"text_encoder is {self.text_encoder!r} but unet.text_dim is {self.unet.text_dim}: "
-                "give both, or neither for a network without text"
-            )
         if self.text_encoder in ENCODERS and not 3 <= self.max_tokens <= 512:
             raise ValueError(
                 f"max_tokens must be from 3 to 512 for the text encoder {self.text_encoder!r}, "
@@ -121,7 +116,8 @@ class TrainingConfig:
     def recipe(cls, name_or_path: str | Path, **overrides: Any) -> TrainingConfig:
         """A recipe that ships ("glyph64", "glyph64-gpu") or a .toml file, with other settings.
 
-        In the file `text_encoder = false` means a network without text.
+        In the file `text_encoder = false` means a network without text. Of the network, `unet` may
+        be a dictionary of what is other than in the recipe, or a whole `UNetConfig`.
 
         Raises:
             TypeError: for what is neither a name nor a path.
@@ -138,6 +134,9 @@ class TrainingConfig:
         if values.get("text_encoder") is False:  # TOML has no None
             values["text_encoder"] = None
             values["unet"] = {**values.get("unet", {}), "text_dim": None}
+        unet, other = values.get("unet", {}), overrides.get("unet")
+        if isinstance(unet, dict) and isinstance(other, dict):
+            overrides["unet"] = {**unet, **other}
         return cls.from_dict({**values, **overrides})
 
     @classmethod
@@ -147,6 +146,8 @@ class TrainingConfig:
         What is not given, also of the network, is as in `TrainingConfig()`.
         """
         unet = values.get("unet", {}) if isinstance(values, dict) else None
+        if isinstance(unet, UNetConfig):
+            unet = dataclasses.asdict(unet)
         for name, table in (("a recipe", values), ("unet", unet)):
             if not isinstance(table, dict):
                 raise ValueError(f"{name} must be a table of settings, got {table!r}")

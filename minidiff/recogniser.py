@@ -8,6 +8,7 @@ question of its own, so the answer may be "none of them".
 
 from __future__ import annotations
 
+import copy
 import itertools
 from functools import lru_cache
 from pathlib import Path
@@ -59,7 +60,7 @@ class Recogniser(nn.Module):
             TypeError: for other whole numbers.
             ValueError: for pictures of another size.
         """
-        images = as_pictures(images)
+        images = as_pictures(images).float()
         if images.shape[1:] != (1, 64, 64):
             raise ValueError(
                 "the recogniser reads pictures of shape (B, 1, 64, 64), "
@@ -100,6 +101,7 @@ def save_recogniser(
     write_folder(folder, {"recogniser.safetensors": weights}, info)
 
 
+@torch.inference_mode(False)
 def load_recogniser(folder: str | Path = FOLDER) -> tuple[Recogniser, dict[str, Any]]:
     """The recogniser that ships, in evaluation mode on the CPU, and its record.
 
@@ -107,10 +109,11 @@ def load_recogniser(folder: str | Path = FOLDER) -> tuple[Recogniser, dict[str, 
         CheckpointError: if its files are damaged, or those of something else.
         TypeError: for a folder that is no path.
     """
-    return _load(as_path("folder", folder))
+    return copy.deepcopy(_load(as_path("folder", folder)))  # the caller may change it
 
 
 @lru_cache(maxsize=2)
+@torch.inference_mode(False)  # otherwise it could not be used with gradients later
 @plain_torch()
 def _load(folder: Path) -> tuple[Recogniser, dict[str, Any]]:
     info = read_info(folder)

@@ -134,7 +134,10 @@ class TextEncoder:
 
         Raises:
             TypeError: for one string instead of a list of them, or what is no string in it.
+            ValueError: for a batch_size below 1.
         """
+        if (batch_size := whole_number("batch_size", batch_size)) < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         token_ids = self._token_ids(_checked_texts("prompts", prompts))
         counts = torch.tensor([len(ids) for ids in token_ids], dtype=torch.long)
         length = max((len(ids) for ids in token_ids), default=0)

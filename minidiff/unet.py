@@ -306,14 +306,15 @@ class UNet(nn.Module):
         Args:
             x: (B, C, H, W), H and W multiples of `config.multiple`.
             t: (B,) timesteps in 1 … T.
-            tokens: (B, n, d) text, or None for "no text".
-            mask: (B, n) True where a token is real, or None if all are.
+            tokens: (B, n, d) text, (1, n, d) for one that all pictures have, or None for "no text".
+            mask: (B, n) or (1, n) as the tokens, True where a token is real, or None if all are.
 
         Returns:
             (B, C, H, W).
 
         Raises:
-            ValueError: for pictures of a size, or tokens of a width, that it cannot read.
+            ValueError: for pictures of a size, tokens of a number or width, or a mask, that it
+                cannot read.
         """
         self._check_size(x)
         embedding = self.time(timestep_embedding(t, self.config.channels[0]).to(x.dtype))
@@ -356,6 +357,11 @@ class UNet(nn.Module):
         """The text as the blocks see it, (B, 1 + n, width), and its mask, (B, 1 + n)."""
         first = self.no_text.expand(batch, -1, -1)
         ones = torch.ones(batch, 1, dtype=torch.bool, device=first.device)
+        if tokens is not None and (tokens.ndim != 3 or len(tokens) not in (1, batch)):
+            raise ValueError(
+                f"tokens must be (B, n, d) with one text for each of the {batch} pictures, or one "
+                f"for all, got shape {tuple(tokens.shape)}"
+            )
         if tokens is None or tokens.shape[1] == 0:
             return first, ones
         if tokens.shape[2] != self.config.text_dim:
@@ -365,8 +371,13 @@ class UNet(nn.Module):
             )
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        text = self.text(tokens.to(first.dtype))
-        return torch.cat([first, text], dim=1), torch.cat([ones, mask], dim=1)
+        if mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
+            raise ValueError(
+                f"mask must be of bool (True: a real token) and shape {tuple(tokens.shape[:2])}, "
+                f"got {mask.dtype} of shape {tuple(mask.shape)}"
+            )
+        text = self.text(tokens.to(first.dtype)).expand(batch, -1, -1)
+        return torch.cat([first, text], 1), torch.cat([ones, mask.expand(batch, -1)], 1)
 
     def _check_size(self, x: Tensor) -> None:
         multiple = self.config.multiple

@@ -174,6 +174,11 @@ def test_units_of_the_network() -> None:
 def test_bytes_are_welcome_and_other_numbers_are_not() -> None:
     grey = torch.tensor([0, 51, 255], dtype=torch.uint8)
     assert torch.equal(CONFIG.to_data(grey), CONFIG.to_data(torch.tensor([-1, -0.6, 1.0])))
+    assert torch.equal(CONFIG.to_data(torch.ones(2).double()), CONFIG.to_data(torch.ones(2)))
+    with pytest.raises(
+        TypeError, match=r"x must be floats in the network's units, got torch.uint8"
+    ):
+        CONFIG.to_images(grey)
     for wrong in (grey.long(), grey > 0, grey.numpy(), [0.5], None):
         with pytest.raises(TypeError, match=r"images must be a tensor of floats in \[-1, 1\].*got"):
             CONFIG.to_data(wrong)  # type: ignore[arg-type]
@@ -199,6 +204,11 @@ def test_bytes_are_welcome_and_other_numbers_are_not() -> None:
         ({"data_std": 0.0}, "data_std must be above 0, got 0.0"),
         ({"data_std": [1]}, r"data_std must be a finite number, got \[1\]"),
         ({"text_encoder": ""}, "text_encoder is ''"),
+        ({"text_encoder": None}, "text_encoder is None but unet.text_dim is 12"),
+        (
+            {"unet": dataclasses.replace(SHAPE, text_dim=None)},
+            "text_encoder is 'a 字 encoder' but unet.text_dim is None",
+        ),
         ({"text_encoder": 5}, "text_encoder must be a text or None, got 5"),
         ({"text_fingerprint": 5}, "text_fingerprint must be a text or None, got 5"),
         ({"max_tokens": 0}, "max_tokens must be from 1 to 65,536, got 0"),
@@ -354,10 +364,24 @@ def test_a_file_that_holds_no_tensors_is_refused(folder: Path) -> None:
 
 
 def test_weights_of_another_network_are_refused(network: UNet, tmp_path: Path) -> None:
-    other = dataclasses.replace(CONFIG, unet=dataclasses.replace(SHAPE, text_dim=None))
-    save_model(tmp_path / "m", network, other)
+    unet = dataclasses.replace(SHAPE, text_dim=None)
+    other = dataclasses.replace(CONFIG, unet=unet, text_encoder=None)
+    with pytest.raises(ValueError, match=r"weight .* has the shape \(64, 32\) where None is"):
+        save_model(tmp_path / "m", network, other)
+    assert names(tmp_path) == []
+    weights = {"model.safetensors": network.state_dict()}
+    checkpoints.write_folder(tmp_path / "m", weights, checkpoints.model_info(other, {}))
     with pytest.raises(CheckpointError, match="do not fit"):
         load_model(tmp_path / "m")
+
+
+def test_a_wrapped_network_is_saved_as_itself(network: UNet, tmp_path: Path) -> None:
+    wraps: tuple[Any, ...] = (torch.compile, nn.DataParallel)
+    for i, wrap in enumerate(wraps):
+        state = torch.get_rng_state()
+        save_model(tmp_path / f"{i}", wrap(network), CONFIG, dtype=torch.float32)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert same_weights(load_model(tmp_path / f"{i}")[0], network)
 
 
 # ----------------------------------------------------------------------- when writing fails
@@ -423,12 +447,20 @@ def test_a_parent_that_is_a_file_is_named(network: UNet, tmp_path: Path) -> None
 
 def test_what_json_cannot_hold_leaves_nothing_behind(network: UNet, tmp_path: Path) -> None:
     records: list[dict[Any, Any]] = [
-        {"loss": float("nan")}, {"loss": torch.ones(1)}, {"path": tmp_path}, {1: 2, "a": 3},
+        {"loss": float("nan")}, {"loss": torch.ones(1)}, {"path": tmp_path}, {(1,): 2},
     ]  # fmt: skip
     for record in records:
-        with pytest.raises(ValueError, match="JSON"):
+        with pytest.raises(ValueError, match=r"record of .*m does not fit into JSON .*leave that"):
             save_model(tmp_path / "m", network, CONFIG, record)
         assert names(tmp_path) == []
+
+
+def test_numbers_as_keys_of_a_record_become_texts(network: UNet, tmp_path: Path) -> None:
+    save_model(
+        tmp_path / "m", network, CONFIG, {"loss": {62: 0.1, 125: 0.2, 1000: 0.3}, "few": (1,)}
+    )
+    record = load_model(tmp_path / "m")[2]
+    assert record == {"loss": {"62": 0.1, "125": 0.2, "1000": 0.3}, "few": [1]}
 
 
 def test_a_record_of_a_path_that_is_not_utf_8(network: UNet, tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ class Stand(Pipeline):
 
 def with_text(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> Stand:
     """As if the model knew text; of its loss nothing is asked."""
-    stand.config = dataclasses.replace(stand.config, text_encoder="minilm")
+    unet = dataclasses.replace(stand.config.unet, text_dim=384)
+    stand.config = dataclasses.replace(stand.config, unet=unet, text_encoder="minilm")
     monkeypatch.setattr(evaluation, "held_out_loss", lambda *_: {"mean": 1.0})
     return stand
 

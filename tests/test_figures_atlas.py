@@ -138,3 +138,13 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atlas, "EXTRA", {"nothing_like_it": "some-package", "json": "json"})
     with pytest.raises(ImportError, match=r"needs some-package: pip install .*\[notebooks\]"):
         atlas.require_extra()
+
+
+def test_a_vector_of_bytes_is_that_of_the_picture() -> None:
+    image = render("田", 10)
+    figures = [atlas.vector(picture) for picture in (image, to_float(image))]
+    listed = [
+        [text.get_text() for part in figure.subfigs for axis in part.axes for text in axis.texts]
+        for figure in figures
+    ]
+    assert listed[0] == listed[1]

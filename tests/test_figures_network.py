@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
 from minidiff.denoisers import NetworkDenoiser
+from minidiff.figures import guidance, quality, sampling, words
 from minidiff.figures import network as figures
 from minidiff.schedules import make_schedule
 from minidiff.unet import UNet, UNetConfig, timestep_embedding
@@ -117,3 +121,27 @@ def test_predictions_puts_rows_below_each_other() -> None:
 
 def test_smoothed_leaves_out_the_rest() -> None:
     assert figures.smoothed([1.0, 3.0, 5.0, 7.0, 9.0], 2).tolist() == [2.0, 6.0]
+
+
+LINE, PICTURES = torch.linspace(-1, 1, 9), torch.rand(2, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("draw", "panels"),
+    [
+        (lambda: figures.points({"one": torch.rand(9, 2)}), 1),
+        (lambda: figures.predictions({"one": PICTURES}, [1], "ab"), 2),
+        (lambda: figures.predictions({"one": PICTURES[:1], "two": PICTURES[1:]}, [1, 1], "a"), 2),
+        (lambda: guidance.scores(LINE, [LINE], [LINE], ["one"]), 1),
+        (lambda: words.similarities({"one": torch.eye(2)}, "ab"), 1),
+        (lambda: quality.yardsticks({"one": PICTURES}, {"one": 1.0}, "one"), 3),
+        (
+            lambda: sampling.score_estimates(
+                LINE, LINE[None], LINE[None, None], [LINE], ["one"], [1.0]
+            ),
+            2,
+        ),
+    ],
+)
+def test_one_panel_is_drawn_as_several_are(draw: Callable[[], Any], panels: int) -> None:
+    assert [axis.has_data() for axis in draw().axes] == [True] * panels

@@ -366,3 +366,17 @@ def test_families_follow_chains_of_variants_and_definitions(build_data: ModuleTy
     texts = {"a": "Fish!", "b": "fish", "c": "river", "d": "sea", "e": "wood"}
     family = build_data.families(texts, [("b", "z"), ("z", "c")])  # z has no definition
     assert family == {"a": "a", "b": "a", "c": "a", "d": "d", "e": "e"}
+
+
+def test_only_bytes_are_made_floats() -> None:
+    for wrong in (torch.ones(2), torch.tensor([0, 255]), np.zeros(2), [0]):
+        with pytest.raises(TypeError, match=r"images must be a tensor of uint8 .*, got "):
+            g.to_float(wrong)  # type: ignore[arg-type]
+    pictures = torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2) * 20
+    with pytest.raises(TypeError, match=r"candidates must be .*got torch.int64"):
+        g.nearest(pictures, pictures.long())
+    assert g.nearest(g.to_float(pictures).double(), pictures)[:, 0].tolist() == [0, 1, 2]
+
+
+def test_a_size_as_a_number_of_torch() -> None:
+    assert g.check_size(torch.tensor(16)) == g.check_size(np.int64(16)) == 16  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -241,3 +242,41 @@ def test_nearest_distance() -> None:
     candidates = torch.tensor([255, 0, 128], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 4, 4)
     images = torch.tensor([0.9, -1.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4)
     assert metrics.nearest_distance(images, candidates).tolist() == pytest.approx([0.1, 0.0])
+
+
+def test_features_and_pictures_of_any_precision() -> None:
+    real, other = normal(40, 8), normal(40, 8, seed=1)
+    for measure in (lambda a, b: metrics.kernel_distance(a, b, 20), metrics.precision_recall):
+        assert measure(real.double(), other) == pytest.approx(measure(real, other), rel=1e-4)
+        assert measure(real.half(), other.bfloat16()) == pytest.approx(
+            measure(real, other), abs=0.1
+        )
+    reader, _ = load_recogniser()
+    pictures = disc(9.0, 1.0)
+    expected = metrics.features(reader, pictures)
+    assert torch.equal(metrics.features(reader, pictures.double()), expected)
+    assert torch.allclose(metrics.features(reader, pictures.half()), expected, atol=0.05)
+
+
+def test_whole_numbers_of_numpy() -> None:
+    real, other = normal(40, 8), normal(40, 8, seed=1)
+    twenty: Any = np.int64(20)
+    three: Any = np.int64(3)
+    assert metrics.kernel_distance(real, other, twenty) == metrics.kernel_distance(real, other, 20)
+    assert metrics.precision_recall(real, other, three) == metrics.precision_recall(real, other)
+
+
+@pytest.mark.parametrize("sigma", [0, -1.0, math.nan, math.inf, "1"])
+def test_a_blur_that_is_none(sigma: Any) -> None:
+    with pytest.raises(ValueError, match="sigma must be a number above 0, got "):
+        metrics.blurred(disc(9.0, 1.0), sigma)
+
+
+def test_what_is_done_to_a_recogniser_is_done_to_that_one_only() -> None:
+    recogniser._load.cache_clear()
+    with torch.inference_mode():
+        changed = load_recogniser()[0].half().train()
+    reader, pictures = load_recogniser()[0], disc(9.0, 1.0).requires_grad_()
+    assert changed.training and not reader.training
+    reader(pictures)[0].sum().backward()
+    assert pictures.grad is not None and reader.head.weight.dtype == torch.float32

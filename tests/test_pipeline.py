@@ -761,3 +761,43 @@ def test_damaged_model_is_refused(damage: str, tmp_path: Path) -> None:
         write_folder(folder, {"model.safetensors": other.state_dict()}, info)
     with pytest.raises(CheckpointError, match=re.escape(str(folder))):
         minidiff.load(folder)
+
+
+def test_a_prompt_at_guidance_0_is_noticed(tiny: Pipeline) -> None:
+    with pytest.warns(
+        UserWarning, match="'gold' has no effect, because guidance_scale is 0"
+    ) as seen:
+        tiny("gold", num_inference_steps=2, guidance_scale=0)
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny("", num_inference_steps=2, guidance_scale=0, negative_prompt="water")
+
+
+def test_a_denoiser_gives_the_notices_of_a_call(
+    tiny: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Words, "overlong", lambda self, prompt: f"{prompt} is too long")
+    with pytest.warns(UserWarning, match="gold is too long") as seen:
+        tiny.denoiser("gold")
+    assert seen[0].filename == __file__
+
+
+def test_one_text_told_to_many_pictures(tiny: Pipeline) -> None:
+    x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    one, each = (tiny.denoiser(p).output(x, 500) for p in ("gold", ["gold"] * 4))
+    torch.testing.assert_close(one, each)
+    with pytest.raises(ValueError, match=r"each of the 4 pictures.*got shape \(2, "):
+        tiny.denoiser(["gold", "fish"]).output(x, 500)
+
+
+def test_the_config_of_another_network(tiny: Pipeline) -> None:
+    with pytest.raises(
+        ValueError, match=r"network's shape is UNetConfig.*but that of config\.unet"
+    ):
+        Pipeline(tiny_network(text_dim=9), tiny.config)
+
+
+def test_timesteps_of_no_dimension(tiny: Pipeline) -> None:
+    with pytest.raises(ValueError, match=r"timesteps must be two or more .*got tensor\(2\)"):
+        tiny("gold", timesteps=torch.tensor(2))  # type: ignore[arg-type]

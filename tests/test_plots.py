@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -99,7 +100,7 @@ def test_grid_of_what_is_no_grey_picture(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(("columns", "scale"), [(0, 1), (3, 0), (-1, 1)])
 def test_grid_with_impossible_layout(columns: int, scale: int) -> None:
-    with pytest.raises(ValueError, match=f"at least 1, got {columns} and {scale}"):
+    with pytest.raises(ValueError, match=f"at least 1, got {min(columns, scale)}"):
         plots.grid(pictures(2), columns, scale)
 
 
@@ -324,3 +325,43 @@ def test_grids_need_no_matplotlib() -> None:
         "sys.exit('matplotlib' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_texts_that_are_no_list_or_too_many() -> None:
+    acts: tuple[tuple[Any, str], ...] = ((plots.grid, "labels"), (plots.show, "titles"))
+    for act, name in acts:
+        with pytest.raises(TypeError, match=f"{name} must be a list of texts, got 'gold'"):
+            act(pictures(4), **{name: "gold"})
+        with pytest.raises(TypeError, match=f"{name} must be a list of texts, got 5"):
+            act(pictures(4), **{name: 5})
+    with pytest.raises(ValueError, match="3 labels for 2 rows"):
+        plots.grid(pictures(4), columns=2, labels=["a", "b", "c"])
+    numbered = plots.grid(pictures(3), columns=1, labels=[1, None, 2.5])
+    assert (pixels(numbered) == pixels(plots.grid(pictures(3), 1, labels=["1", "", "2.5"]))).all()
+    assert plots.show(pictures(2), [7, None]).axes[0].get_title() == "7"
+
+
+def test_a_list_of_pictures() -> None:
+    listed = plots.grid([*pictures(3)])
+    assert (pixels(listed) == pixels(plots.grid(pictures(3)))).all()
+    assert len(plots.show([*pictures(3)]).axes) == 3
+    several: list[Any] = [[pictures(1)[0], torch.ones(1, 3, 3)], [{"image": pictures(1)}], []]
+    for wrong in several:
+        with pytest.raises(ValueError, match=r"images must be tensors .* of one size|expected one"):
+            plots.grid(wrong)
+
+
+@pytest.mark.parametrize("columns", [0, 2.0, "2"])
+def test_show_with_impossible_columns(columns: Any) -> None:
+    with pytest.raises(ValueError, match=r"^columns must be .*, got "):
+        plots.show(pictures(2), columns=columns)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"hold": -1}, {"hold": 10**6}, {"milliseconds": -5}, {"colours": 1}, {"colours": 257}],
+)
+def test_an_animation_that_no_gif_can_hold(wrong: dict[str, int]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"^{name} must be from .* to .*, got {wrong[name]}"):
+        plots.animation([plots.grid(pictures(1))], **wrong)

@@ -570,3 +570,17 @@ def test_full_disk(encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.warns(UserWarning, match="No space left"):
         encode_texts(["gold"], encoder, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, True])
+def test_an_impossible_batch_size(size: Any, encoder: TextEncoder) -> None:
+    with pytest.raises(ValueError, match=f"batch_size must be .*, got {size}"):
+        encoder.encode(["gold"], batch_size=size)
+
+
+def test_autocast_does_not_reach_what_is_kept(encoder: TextEncoder, tmp_path: Path) -> None:
+    expected = encode_texts(["gold", "lithium"], encoder)
+    with torch.autocast("cpu", torch.bfloat16):
+        table = encode_texts(["gold", "lithium"], encoder, cache=tmp_path)
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.equal(table.values, expected.values)

@@ -356,3 +356,20 @@ def test_numbers_of_numpy_and_torch_become_python_s() -> None:
     )
     assert config == UNetConfig(channels=(32, 64), attention=(False, True), blocks=2)
     assert json.loads(json.dumps(dataclasses.asdict(config)))["channels"] == [32, 64]
+
+
+def test_one_text_for_all_pictures(network: UNet) -> None:
+    mask = torch.tensor([[True, True, True, False, False]])
+    one = network(X, T, TOKENS[:1], mask)
+    each = network(X, T, TOKENS[:1].expand(3, -1, -1), mask.expand(3, -1))
+    assert close(one, each)
+
+
+def test_texts_and_masks_that_do_not_fit(network: UNet) -> None:
+    right = torch.ones(3, 5, dtype=torch.bool)
+    for tokens in (TOKENS[:2], TOKENS[0]):
+        with pytest.raises(ValueError, match=r"each of the 3 pictures.*got shape \([25], "):
+            network(X, T, tokens)
+    for mask in (right.double(), right.long(), right[:1], right[:, :4]):
+        with pytest.raises(ValueError, match=r"mask must be of bool .*\(3, 5\), got torch\."):
+            network(X, T, TOKENS, mask)

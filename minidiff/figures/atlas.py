@@ -19,6 +19,7 @@ from torch import Tensor
 
 from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
+from minidiff.inputs import as_pictures
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "atlas"
 LEVELS = 65_535  # coordinates are stored in 16 bits
@@ -97,6 +98,7 @@ def principal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def vector(image: Tensor) -> Any:
     """A small glyph (1, h, w) in [-1, 1] as a picture, as numbers, and row by row as one vector."""
+    image = as_pictures(image)
     height, width = image.shape[-2:]
     figure, axes = new(size=(6.4, 4.7))
     axes.remove()

@@ -112,7 +112,7 @@ def scores(x: Tensor, guided: Sequence[Tensor], wanted: Sequence[Tensor], titles
         x: (n,) the axis.
         guided, wanted: (n,) scores for each panel.
     """
-    figure, axes = new(1, len(titles), size=(7.0, 2.7))
+    figure, (axes,) = new(1, len(titles), size=(7.0, 2.7), squeeze=False)
     for axis, ours, theirs, title in zip(axes, guided, wanted, titles, strict=True):
         axis.axhline(0, color=LIGHT, lw=1)
         axis.plot(x, theirs, color=BLUE, label="needed")

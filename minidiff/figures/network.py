@@ -209,9 +209,9 @@ def points(panels: Mapping[str, Tensor], colours: Sequence[str] = (BLUE, ORANGE)
         colours: one a panel.
     """
     figure, axes = new(
-        1, len(panels), size=(6.4, 6.4 / len(panels) + 0.2), sharex=True, sharey=True
+        1, len(panels), (6.4, 6.4 / len(panels) + 0.2), sharex=True, sharey=True, squeeze=False
     )
-    for axis, (title, x), colour in zip(axes, panels.items(), colours):
+    for axis, (title, x), colour in zip(axes[0], panels.items(), colours):
         axis.scatter(*x.T.numpy(), s=3, color=colour, linewidths=0)
         bare(axis, title).set_aspect("equal")
     return figure
@@ -282,7 +282,7 @@ def predictions(rows: Mapping[str, Tensor], reach: Sequence[float], titles: Sequ
         titles: n.
     """
     count = len(titles)
-    figure, axes = new(len(rows), count, size=(7.0, 1.02 * len(rows) + 0.3))
+    figure, axes = new(len(rows), count, size=(7.0, 1.02 * len(rows) + 0.3), squeeze=False)
     for line, (name, images), limit in zip(axes, rows.items(), reach):
         for axis, image in zip(line, images):
             plots.draw(bare(axis), image, limit)

@@ -50,7 +50,8 @@ def yardsticks(examples: Mapping[str, Tensor], distances: Mapping[str, float], n
         distances: of each set.
         name: of the set that is judged; the others are yardsticks.
     """
-    figure, axes = new(len(examples), 3, size=(6.8, 0.75 * len(examples)), width_ratios=[1, 1, 7.5])
+    size, ratios = (6.8, 0.75 * len(examples)), [1, 1, 7.5]
+    figure, axes = new(len(examples), 3, size, width_ratios=ratios, squeeze=False)
     longest = max(distances.values())
     for row, (label, pictures) in zip(axes, examples.items(), strict=True):
         for axis, picture in zip(row[:2], pictures[:, 0], strict=True):

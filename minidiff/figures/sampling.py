@@ -229,7 +229,7 @@ def score_estimates(
         titles: K of them.
         reach: the largest score that a panel shows.
     """
-    settings = {"height_ratios": [4, 1], "sharex": True}
+    settings = {"height_ratios": [4, 1], "sharex": True, "squeeze": False}
     figure, axes = new(2, len(titles), size=(7.0, 3.8), **settings)
     for k, title in enumerate(titles):
         above, below = axes[0, k], axes[1, k]

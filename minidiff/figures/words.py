@@ -216,7 +216,7 @@ def similarities(matrices: dict[str, Tensor], labels: Sequence[str], lowest: flo
         labels: k of them.
         lowest: the cosine that is drawn white.
     """
-    figure, axes = new(1, len(matrices), size=(7.2, 2.9))
+    figure, (axes,) = new(1, len(matrices), size=(7.2, 2.9), squeeze=False)
     for axis, (title, matrix) in zip(axes, matrices.items()):
         axis.imshow(matrix.numpy(), cmap="Blues", vmin=lowest, vmax=1.0)
         bare(axis, title)
