@@ -587,7 +587,7 @@ class Trainer:
     def _check_start(self, folder: Path) -> tuple[UNet, ModelConfig, dict[str, Any]]:
         """An earlier model to start from, if it is of the kind and the scale that is wanted."""
         network, config, record = checkpoints.load_model(folder)
-        theirs, ours = (_flat(dataclasses.asdict(c)) for c in (config, self.model_config))
+        theirs, ours = (run_folder.flat(dataclasses.asdict(c)) for c in (config, self.model_config))
         free = {"text_encoder", "text_fingerprint", "max_tokens", "data_mean", "data_std"}
         for name in theirs:
             if name not in free and theirs[name] != ours[name]:
@@ -718,12 +718,3 @@ class Trainer:
             text_encoder=config.text_encoder,
             max_tokens=config.max_tokens,
         )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"unet": {"stem": 2}} -> {"unet.stem": 2}"""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
-        flat |= {f"{prefix}{name}": value} if inner is None else inner
-    return flat

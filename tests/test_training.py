@@ -1489,7 +1489,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
         ({"learning_rate": 0.5}, r"learning_rate was 0\.001 in this run and is now 0\.5"),
         ({"seed": 1}, "seed was 0 in this run and is now 1"),
         ({"batch_size": 8}, "batch_size was 4 in this run and is now 8"),
-        ({"unet": dataclasses.replace(NO_TEXT, channels=(32,))}, "unet was"),
+        ({"unet": dataclasses.replace(NO_TEXT, channels=(32,))}, r"unet\.channels was \[16\]"),
     ],
 )
 def test_another_recipe_cannot_resume(
@@ -1498,6 +1498,51 @@ def test_another_recipe_cannot_resume(
     train(SHORT, tmp_path / "run")
     with pytest.raises(ValueError, match=message + ".*same recipe, or start a new folder"):
         Trainer(change(SHORT, **changes), Pictures(), tmp_path / "run", resume=True)
+
+
+def test_copies_of_checkpoints_are_left_alone(tmp_path: Path) -> None:
+    train(SHORT, tmp_path / "run")
+    last = newest(tmp_path / "run")
+    for name in ("step-00000001-backup", "step-best", "step-9"):
+        shutil.copytree(last, last.with_name(name))
+    last.with_name("step-old").mkdir()
+    assert saved(tmp_path / "run") == [2, 4]
+    train(change(SHORT, steps=8), tmp_path / "run", resume=True)
+    assert saved(tmp_path / "run") == [6, 8] and len(losses(tmp_path / "run")) == 8
+    others = ["step-00000001-backup", "step-9", "step-best", "step-old"]
+    assert names(last.parent) == sorted([*others, "step-00000006", "step-00000008"])
+    last.with_name("step-100000000").mkdir()
+    assert newest(tmp_path / "run").name == "step-100000000"
+
+
+def test_a_run_that_has_saved_nothing_yet_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(FileNotFoundError, match=r"has saved nothing yet: wait"):
+        find_model(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"saved nothing yet, .*delete .*log\.jsonl"):
+        run_folder.newest_info(tmp_path)
+    with held_elsewhere(tmp_path) as process:
+        with pytest.raises(BlockingIOError, match=f"by process {process.pid} on"):
+            run_folder.newest_info(tmp_path)
+    (tmp_path / "afile").touch()
+    with pytest.raises(NotADirectoryError, match="afile is a file: choose another folder"):
+        Trainer(SHORT, Pictures(), tmp_path / "afile" / "run")
+
+
+@pytest.mark.usefixtures("usual_signals")
+def test_asked_to_end_while_it_releases_the_folder_it_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def asked(path: Path, **options: Any) -> None:
+        unlink(path, **options)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Path, "unlink", asked)
+    with pytest.raises(Ended):
+        Trainer(SHORT, Pictures(), tmp_path / "new" / "run")
+    assert names(tmp_path) == []
 
 
 def test_other_pictures_cannot_resume(tmp_path: Path) -> None:
