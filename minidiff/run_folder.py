@@ -196,7 +196,9 @@ class RunLock:
     def __enter__(self) -> None:
         for place in (self.folder, *self.folder.parents):
             if is_file(place):
-                raise NotADirectoryError(f"{place} is a file: choose another folder for the run")
+                raise NotADirectoryError(
+                    f"cannot make the folder {self.folder}, for {place} is a file: choose another"
+                )
         try:
             for _ in range(100):  # whoever had the file may just be removing it, and the folder
                 self._made += [p for p in (self.folder, *self.folder.parents) if not p.exists()]
