@@ -55,7 +55,7 @@ def main() -> None:
     """Entry point of the `minidiff` command. Always ends in SystemExit."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by >&-
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
