@@ -15,6 +15,8 @@ import re
 import shlex
 import signal
 import sys
+import textwrap
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +53,9 @@ INTERRUPTED = 130  # the exit status that shells expect after Ctrl-C
 
 def main() -> None:
     """Entry point of the `minidiff` command. Always ends in SystemExit."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by >&-
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
@@ -71,7 +76,7 @@ def _run() -> int:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except Exception as error:
-        if not (_is_usage(error) or isinstance(error, USER_ERRORS) or _is_out_of_memory(error)):
+        if not _is_users(error):
             raise
         print(f"minidiff: {_message(error)}", file=sys.stderr)
         # Training saves before it ends, in words of its own.
@@ -85,8 +90,25 @@ def _run() -> int:
     return status
 
 
-# Anything else is a mistake in the code, be it ours or that of who is changing it.
 USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, TrainingStopped)
+
+
+def _is_users(error: Exception) -> bool:
+    """Anything else is a mistake in the code, be it ours or that of who is changing it.
+
+    So is a ValueError that no line raises, such as "too many values to unpack".
+    """
+    line = traceback.extract_tb(error.__traceback__)[-1].line
+    if type(error) is ValueError and line and not line.startswith("raise"):
+        return False
+    kinds = _is_usage(error) or isinstance(error, USER_ERRORS)
+    return kinds or _is_out_of_memory(error) or _lacks_compiler(error)
+
+
+def _lacks_compiler(error: Exception) -> bool:
+    """As torch.compile says it for a CPU and Triton for a GPU."""
+    words = ("No working C++ compiler", "Failed to find C compiler")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -110,6 +132,11 @@ def _message(error: Exception) -> str:
         reason: Any = error.__cause__  # new releases leave out the value, but pydantic has it
         got = f", got {reason.errors()[0]['input']!r}" if hasattr(reason, "errors") else ""
         text = f"{text.rstrip('.')}{got}; see {command} --help"
+    elif _lacks_compiler(error):
+        text = (
+            "torch.compile finds no compiler: install a C++ compiler such as g++, or leave out "
+            "--compile"
+        )
     elif _is_out_of_memory(error):
         size = re.search(r"allocate ([\d.]+ \w+)", str(error))
         text = (
@@ -126,7 +153,10 @@ def _message(error: Exception) -> str:
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     # Notices of ours are UserWarnings; what libraries warn their developers of is not for users.
     if issubclass(category, UserWarning):
-        print(f"minidiff: {' '.join(str(message).split())}", file=sys.stderr)
+        from tqdm import tqdm
+
+        # Not into the middle of a progress bar.
+        tqdm.write(f"minidiff: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 @app.callback(invoke_without_command=True)
@@ -377,7 +407,8 @@ def train(
         trainer = Trainer(config, dataset, output, held_out, SampleGrids(prompts), resume, source)
         main = trainer.accelerator.is_main_process
         if trainer.finished and main:
-            longer = "--steps or --time-limit make it longer"
+            over = "--steps" if trainer.step_count >= config.steps else "--time-limit"
+            longer = f"a larger {over} makes it longer"
             print(f"minidiff: this run was finished already; {longer}", file=sys.stderr)
         trainer.run()
     if main:
@@ -444,16 +475,20 @@ def _told_to_go_on(*words: str) -> Iterator[None]:
 def _example(prompt: str | None, output: Path) -> str:
     """The command that draws with a new model; one without text needs no prompt."""
     words = ["--model", _as_path(output)]
-    if prompt is not None:  # behind "--" it is not taken for an option
+    if prompt is not None:
+        if len(prompt) > 80:
+            prompt = textwrap.shorten(prompt, 80, placeholder="") or prompt[:80]
+        # behind "--" it is not taken for an option
         words = [*words, "--", prompt] if prompt.startswith("-") else [prompt, *words]
     return _command("minidiff", "sample", *words)
 
 
 def _as_path(path: Path) -> str:
     """A path that is taken neither for an option nor for a model that ships."""
+    from minidiff.inputs import is_file
     from minidiff.pipeline import MODELS
 
-    misread = str(path).startswith("-") or (MODELS / path / "config.json").is_file()
+    misread = str(path).startswith("-") or is_file(MODELS / path / "config.json")
     return f".{os.sep}{path}" if misread and not path.is_absolute() else str(path)
 
 
@@ -529,6 +564,8 @@ class SampleGrids:
         except Exception as error:  # hours of training are worth more than a picture of them
             if not self.failed:
                 self.failed = True
+                if not _is_users(error):
+                    traceback.print_exception(error)
                 warnings.warn(
                     f"a sample sheet failed, training goes on: {type(error).__name__}: {error}",
                     stacklevel=2,

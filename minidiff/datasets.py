@@ -56,8 +56,8 @@ class ImageFolder(Pictures):
         ValueError: for a table or picture that cannot be read, naming it and the line.
 
     Warns:
-        UserWarning: for pictures that show something, of which nothing is left: white on a
-            transparent ground, for instance.
+        UserWarning: for pictures that show something, of which next to nothing is left: white on a
+            transparent ground, or a mask of small numbers.
     """
 
     def __init__(self, folder: str | os.PathLike[str], size: int = 64) -> None:
@@ -78,10 +78,10 @@ class ImageFolder(Pictures):
         self.images = torch.stack(pictures)
         if blank:
             warnings.warn(
-                f"{len(blank)} of {len(rows)} pictures come out blank, first "
-                f"{blank[0].file_name!r} ({blank[0].where}): what is transparent becomes white "
-                f"paper, on which white is lost, and what is fine is lost at {self.size} pixels. "
-                "Darken or crop them, or take out their rows.",
+                f"{len(blank)} of {len(rows)} pictures have next to no contrast in grey, first "
+                f"{blank[0].file_name!r} ({blank[0].where}): multiply small numbers such as those "
+                "of a mask up to 255, darken what is white on a transparent ground, crop what is "
+                f"too fine for {self.size} pixels, or take out their rows.",
                 stacklevel=2,
             )
 
@@ -105,6 +105,8 @@ NEWLINE = re.compile(r"\r\n?|\n")
 
 def _read_table(path: Path) -> list[_Row]:
     """Its rows, each of which is exactly what the header says."""
+    if path.parent.is_file():
+        raise NotADirectoryError(f"{path.parent} is a file: give the folder, {path.parent.parent}")
     if not path.is_file():
         raise FileNotFoundError(
             f"no file {path}: list the pictures there, with the columns file_name,text"
@@ -125,10 +127,14 @@ def _read_table(path: Path) -> list[_Row]:
         # Under no name stand the row numbers of pandas, first, or what a comma too many cut off.
         nameless = any(cell for name, cell in zip(columns[1:], cells[1:]) if not name)
         if len(cells) != len(columns) or nameless:
+            advice = 'put a text that holds commas in quotes, as "red car, at night"'
+            if len(cells) == 1 and "," in cells[0]:
+                advice = "take out the quotation marks around the whole row"
+            elif len(cells) == 1 and (other := re.search(r"[;\t|]", cells[0])):
+                advice = f"separate them by ',', not by {other[0]!r}"
             raise ValueError(
                 f"{where}: the cells {str(cells)[1:-1][:200]} are not one for each column of "
-                f"{','.join(columns)}; put a text that holds commas in quotes, "
-                'as "red car, at night"'
+                f"{','.join(columns)}; {advice}"
             )
         named = dict(zip(columns, cells))
         rows.append(_Row(where, named["file_name"], named["text"]))
@@ -240,7 +246,7 @@ def _load_picture(root: Path, row: _Row, size: int) -> tuple[Tensor, bool]:
         if size * min(grey.size) < max(grey.size):
             raise ValueError(f"{grey.width} × {grey.height} pixels are too narrow: crop it")
         fitted = ImageOps.contain(grey, (size, size), Image.Resampling.LANCZOS)
-        blank = np.ptp(np.asarray(fitted)) < 16 and not _is_uniform(picture)
+        blank = np.ptp(np.asarray(fitted)) < 32 and not _is_uniform(picture)
         page = ImageOps.pad(fitted, (size, size), Image.Resampling.LANCZOS, color=255)
     except Exception as error:  # whatever Pillow runs into
         reason = str(error) or type(error).__name__
@@ -260,6 +266,10 @@ def _path(root: Path, row: _Row) -> Path:
         inside, found = path.resolve().is_relative_to(root.resolve()), path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # too long, or a link to itself
         raise ValueError(f"{row.where}: file_name is {name!r}: {error}") from error
+    if not inside and ".." not in Path(name).parts and not Path(name).is_absolute():
+        raise ValueError(
+            f"{row.where}: {name!r} is a link that leads outside {root}: copy its picture there"
+        )
     if not name or not inside:
         raise ValueError(f"{row.where}: file_name is {name!r}: name a file inside {root}")
     if not found:
@@ -364,11 +374,12 @@ def _eight_bits(picture: Image.Image, tags: Any) -> Image.Image:
         values = values.view(np.int8)
     top = 1 if picture.mode == "F" else 2 ** (bits - signed if bits <= 16 else 16) - 1
     low, high = values.min(), values.max()
-    if not 0 <= low <= high <= top or (top > 255 and 0 < high <= 255):
-        raise ValueError(
-            f"its values go from {low:g} to {high:g}, those of its type from 0 to {top}: "
-            "bring them into that range, or save it with 8 bits a pixel"
-        )
+    said = f"its values go from {low:g} to {high:g}, those of its type from 0 to {top}"
+    if not 0 <= low <= high <= top:
+        raise ValueError(f"{said}: bring them into that range, or save it with 8 bits a pixel")
+    if top > 255 and 0 < high <= top // 4:  # of 8, 12 or 14 bits, or a mask: nearly black
+        other = ", or save it with 8 bits a pixel" if high > 63 else ""
+        raise ValueError(f"{said}: multiply them, so that white is {top}{other}")
     if tags.get(PHOTOMETRIC) == 0:  # white is 0, which Pillow sees to with 8 bits only
         values = top - values
     levels = np.rint(values * (255 / top)).astype(np.uint8)

@@ -7,6 +7,7 @@ aside or, where that cannot be, refused by name.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -52,9 +53,16 @@ def accelerator() -> Accelerator:
                 "launch without it (accelerate launch --multi_gpu)"
             )
     once = GradientAccumulationPlugin(num_steps=1)
-    return Accelerator(
+    made = Accelerator(
         mixed_precision=precision(), gradient_accumulation_plugin=once, dynamo_backend="no"
     )
+    # torchrun does not say to accelerate that they shall share a CPU.
+    if int(os.environ.get("WORLD_SIZE", "1")) > made.num_processes:
+        raise ValueError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but each process would train alone: set "
+            "ACCELERATE_USE_CPU=true to share the work on CPUs, or launch one process"
+        )
+    return made
 
 
 def precision() -> str:

@@ -43,11 +43,13 @@ class Ended(SystemExit):
         self.signal = signal
 
 
+# Some clusters announce the end with SIGUSR1, SIGUSR2 or, of processor time, SIGXCPU.
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 # What ends a process, and who deals with it as long as nobody has chosen otherwise. A signal that
 # is ignored (nohup) or has a handler of the user's own is left alone.
 _USUAL: dict[int, Any] = {
     number: signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    for name in ENDING
     if (number := getattr(signal, name, None)) is not None
 }
 _waiting: list[list[int]] = []  # while nothing may be interrupted: the signals that came

@@ -501,4 +501,10 @@ def find_model(name_or_path: str | Path) -> Path:
             return place
     from minidiff.run_folder import latest_checkpoint
 
-    return latest_checkpoint(folder) or folder
+    newest = latest_checkpoint(folder)
+    if newest is None and any((folder / name).exists() for name in ("log.jsonl", ".lock")):
+        raise FileNotFoundError(
+            f"the run in {folder} has saved nothing yet: wait for its first checkpoint, or give "
+            "another model"
+        )
+    return newest or folder

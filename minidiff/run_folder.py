@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from torch import Tensor
 from minidiff import checkpoints
 from minidiff.endings import RESUME, TrainingStopped, uninterrupted
 from minidiff.glyphs import GlyphDataset
+from minidiff.inputs import is_file
 from minidiff.recipe import TrainingConfig
 
 __all__ = ["RunLock", "latest_checkpoint"]
@@ -33,8 +35,10 @@ KEPT = 2  # checkpoints: should the newest be damaged, there is one to go on fro
 
 
 def all_checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints of a run folder, oldest first."""
-    return sorted((folder / "checkpoints").glob("step-*"))
+    """Complete checkpoints of a run folder, oldest first; copies under other names are not ours."""
+    names = (folder / "checkpoints").glob("step-*")
+    ours = [path for path in names if re.fullmatch(r"step-\d{8,}", path.name)]
+    return sorted(ours, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -47,10 +51,19 @@ def newest_info(folder: Path) -> tuple[Path, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: if there is nothing to resume.
+        BlockingIOError: if there is nothing yet, but another process is at it.
         CheckpointError: if it is damaged, or a model only.
     """
     newest = latest_checkpoint(folder)
     if newest is None:
+        if not _held and (folder / ".lock").exists():
+            with RunLock(folder):  # which is free if its holder was killed
+                pass
+        if (log := folder / "log.jsonl").exists():
+            raise FileNotFoundError(
+                f"the run in {folder} has saved nothing yet, so there is nothing to resume: "
+                f"delete {log} and start a new run"
+            )
         raise FileNotFoundError(f"there is no checkpoint to resume in {folder}: start a new run")
     with older_named(folder):
         info = checkpoints.read_info(newest)
@@ -101,6 +114,15 @@ def data_of(dataset: Any, with_text: bool) -> dict[str, Any]:
     return {"kind": kind, "path": path, "fingerprint": digest.hexdigest()[:16]}
 
 
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"unet": {"stem": 2}} -> {"unet.stem": 2}"""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+        found |= {f"{prefix}{name}": value} if inner is None else inner
+    return found
+
+
 def check_resumed(info: dict[str, Any], config: TrainingConfig, data: dict[str, Any]) -> None:
     """See that a checkpoint's run is that of a recipe and of pictures (`data_of`), and not over.
 
@@ -113,7 +135,8 @@ def check_resumed(info: dict[str, Any], config: TrainingConfig, data: dict[str, 
     free = {"steps", "time_limit", "decay", "compile", "text_encoder"} | {
         f"{x}_every" for x in ("log", "evaluate", "sample", "save")
     }
-    before, now = info["training"], json.loads(json.dumps(dataclasses.asdict(config)))
+    now = flat(json.loads(json.dumps(dataclasses.asdict(config))))
+    before = flat(info["training"])
     for name, value in now.items():
         if name not in free and before.get(name) != value:
             raise ValueError(
@@ -157,11 +180,12 @@ class RunLock:
     """The right to write into a run folder, as a context; the folder is made if need be.
 
     It is the system's own lock on a file there, so it goes with the process, however that ends.
-    Where the file system has no locks nothing is locked. If the block fails, the folders that were
-    made for it go again, unless something is in them.
+    Where the file system has no locks nothing is locked. The folders that were made for it go again
+    at its end, unless something is in them.
 
     Raises:
         BlockingIOError: if a training holds it, naming that.
+        NotADirectoryError: if a file is in the folder's place.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -170,6 +194,11 @@ class RunLock:
         self._descriptor = -1
 
     def __enter__(self) -> None:
+        for place in (self.folder, *self.folder.parents):
+            if is_file(place):
+                raise NotADirectoryError(
+                    f"cannot make the folder {self.folder}, for {place} is a file: choose another"
+                )
         try:
             for _ in range(100):  # whoever had the file may just be removing it, and the folder
                 self._made += [p for p in (self.folder, *self.folder.parents) if not p.exists()]
@@ -178,13 +207,13 @@ class RunLock:
                     if self._take():
                         return
         except BaseException:
-            self._release(begun=False)
+            self._release()
             raise
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._release(begun=kind is None)
+    def __exit__(self, *_: object) -> None:
+        self._release()
 
-    def _release(self, begun: bool) -> None:
+    def _release(self) -> None:
         with uninterrupted():
             if self._descriptor in _held:  # it is not in a child that was forked in between
                 _held.remove(self._descriptor)
@@ -195,7 +224,7 @@ class RunLock:
                 if os.name == "nt":  # there a file that is open cannot be removed
                     with contextlib.suppress(OSError):
                         self.path.unlink()
-            for folder in [] if begun else self._made:
+            for folder in self._made:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 

@@ -19,7 +19,8 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,13 +36,15 @@ from minidiff.devices import accelerator, usual_torch
 from minidiff.endings import RESUME, Ended, TrainingStopped, polite
 from minidiff.endings import uninterrupted as _uninterrupted
 from minidiff.glyphs import cache_dir, to_float
+from minidiff.inputs import as_path, is_folder, plain_torch
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import latest_checkpoint
 from minidiff.samplers import seeded_generator
+from minidiff.schedules import whole_number
 from minidiff.unet import UNet
 
 if TYPE_CHECKING:
-    from minidiff.text import EncodedTexts
+    from minidiff.text import EncodedTexts, TextEncoder
 
 __all__ = [
     "PictureDataset",
@@ -81,6 +84,7 @@ def sample_timesteps(
     return (share * last).ceil().long().clamp(1, last)
 
 
+@plain_torch()
 @torch.inference_mode()
 def loss_by_timestep(
     network: UNet,
@@ -98,21 +102,32 @@ def loss_by_timestep(
     Args:
         images: (B, C, H, W) in [-1, 1].
         tokens, mask: (B, n, d) and (B, n), their texts; None for none.
-        bins: how many timesteps, each the middle of an equal part of 1 … T.
+        bins: how many timesteps, each the middle of an equal part of 1 … T; fewer than T.
 
     Returns:
         {"62": loss at t = 62, …, "mean": mean over all t}.
+
+    Raises:
+        ValueError: for another number of bins.
     """
-    network.eval()
+    if not 1 <= whole_number("bins", bins) < config.num_train_timesteps:
+        raise ValueError(
+            f"bins must be at least 1 and below the {config.num_train_timesteps} timesteps of the "
+            f"model, got {bins}"
+        )
     x0 = config.to_data(images)
     eps = torch.randn(x0.shape, generator=seeded_generator(0, LOSS_NOISE)).to(x0.device)
     schedule = config.make_schedule()
     denoiser = NetworkDenoiser(network, schedule, config.prediction_type, tokens=tokens, mask=mask)
-    result = {}
-    for k in range(bins):
-        t = round(schedule.num_train_timesteps * (2 * k + 1) / (2 * bins))
-        losses = denoiser.loss(x0, torch.full((len(x0),), t, device=x0.device), eps)
-        result[str(t)] = round(losses.mean().item(), 5)
+    result, mode = {}, network.training
+    network.eval()
+    try:
+        for k in range(bins):
+            t = round(schedule.num_train_timesteps * (2 * k + 1) / (2 * bins))
+            losses = denoiser.loss(x0, torch.full((len(x0),), t, device=x0.device), eps)
+            result[str(t)] = round(losses.mean().item(), 5)
+    finally:
+        network.train(mode)
     return {**result, "mean": round(sum(result.values()) / bins, 5)}
 
 
@@ -141,6 +156,8 @@ class Trainer:
         ValueError: for pictures of another size, for a run with another recipe or other pictures
             or longer than it shall be, a model of another kind to start from, a batch that the
             processes cannot share evenly, or a way of sharing it that would not work here.
+        TypeError: for a folder or start that is no path, a callback that cannot be called, or a
+            data set without pictures.
         CheckpointError: for a damaged checkpoint or model.
         Ended: if the process is asked to end. Nothing stays behind then, nor after an error.
 
@@ -166,7 +183,15 @@ class Trainer:
             raise ValueError(
                 f"only a new run can start from {start}: a resumed one goes on with its own weights"
             )
-        self.config, self.folder, self.callback = config, Path(folder), callback
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be a function of the trainer or None, got {callback!r}")
+        self.config, self.folder, self.callback = config, as_path("folder", folder), callback
+        source = None if start is None else as_path("start", start)
+        if source is not None and not is_folder(source):
+            raise FileNotFoundError(
+                f"start is {str(start)!r}, which is no folder: give that of a model; for one that "
+                f"ships it is minidiff.pipeline.find_model({str(start)!r})"
+            )
         for pictures in (dataset, held_out):
             if pictures is not None:
                 self._check_data(pictures)
@@ -183,7 +208,7 @@ class Trainer:
             with lock:
                 if not resume:
                     run_folder.check_new(self.folder)
-                self._prepare(dataset, held_out, resume, None if start is None else Path(start))
+                self._prepare(dataset, held_out, resume, source)
 
     def _prepare(
         self,
@@ -350,7 +375,7 @@ class Trainer:
 
         Raises:
             TrainingStopped: if the loss is not a number any more, if a checkpoint cannot be saved,
-                or after Ctrl-C or a signal to end (SIGTERM, SIGHUP), once all is saved.
+                or after Ctrl-C or a signal to end (SIGTERM and the like), once all is saved.
             FileExistsError, BlockingIOError: if another process has come first, or is at it.
         """
         with usual_torch(), polite(), self._lock:
@@ -587,7 +612,7 @@ class Trainer:
     def _check_start(self, folder: Path) -> tuple[UNet, ModelConfig, dict[str, Any]]:
         """An earlier model to start from, if it is of the kind and the scale that is wanted."""
         network, config, record = checkpoints.load_model(folder)
-        theirs, ours = (_flat(dataclasses.asdict(c)) for c in (config, self.model_config))
+        theirs, ours = (run_folder.flat(dataclasses.asdict(c)) for c in (config, self.model_config))
         free = {"text_encoder", "text_fingerprint", "max_tokens", "data_mean", "data_std"}
         for name in theirs:
             if name not in free and theirs[name] != ours[name]:
@@ -635,7 +660,12 @@ class Trainer:
     # ------------------------------------------------------------------ preparation
 
     def _check_data(self, dataset: PictureDataset) -> None:
-        images, size = dataset.images, self.config.image_size
+        images, size = getattr(dataset, "images", None), self.config.image_size
+        if not isinstance(images, Tensor):
+            raise TypeError(
+                "the data set must have .images, a uint8 tensor (N, C, H, W), and .prompts, as "
+                f"minidiff.datasets.ImageFolder has, got a {type(dataset).__name__} without"
+            )
         shape, channels = tuple(images.shape[1:]), self.config.unet.in_channels
         if shape[1:] != (size, size):
             raise ValueError(
@@ -652,10 +682,24 @@ class Trainer:
                 f"the data set must hold at least one picture as uint8 (255 = white), "
                 f"got {len(images)} as {images.dtype}"
             )
-        if self.config.text_encoder is not None and len(dataset.prompts) != len(images):
-            raise ValueError(
-                f"the data set has {len(images)} pictures but prompts for {len(dataset.prompts)}"
+        if self.config.text_encoder is None:
+            return
+        prompts = getattr(dataset, "prompts", None)
+        if not isinstance(prompts, Sequence):
+            raise TypeError(
+                "the data set must have .prompts, a list with a tuple of texts for each picture, "
+                f"got {type(prompts).__name__}"
             )
+        if len(prompts) != len(images):
+            raise ValueError(
+                f"the data set has {len(images)} pictures but prompts for {len(prompts)}"
+            )
+        for i, texts in enumerate(prompts):
+            several = isinstance(texts, tuple | list) and len(texts) > 0
+            if not several or not all(isinstance(text, str) for text in texts):
+                raise ValueError(
+                    f'prompts[{i}] must be a tuple of texts, such as ("gold",), got {texts!r}'
+                )
 
     def _check_pictures(self, info: dict[str, Any]) -> None:
         now, before, count = self.model_config, info["model"], info["record"]["training_images"]
@@ -685,8 +729,14 @@ class Trainer:
                 f"but unet.text_dim is {config.unet.text_dim}: set it to {encoder.dim}"
             )
         if self.data["kind"] != "glyphs":
-            ours = {text for several in dataset.prompts for text in several}
-            self.words = sorted(set(encoder.unknown_words(sorted(ours))))
+            ours = sorted({text for several in dataset.prompts for text in several})
+            # Of a sign of another script only that there is one may be left.
+            nothing = set(encoder._token_ids(["\N{CUNEIFORM SIGN A}"])[0])
+            words = sorted(set(encoder.unknown_words(ours)))
+            pieces = zip(words, encoder._token_ids(words))
+            self.words = [word for word, ids in pieces if not nothing.issuperset(ids)]
+            if self._is_main:
+                _warn_of_alike(ours, encoder)
         prompts = [*dataset.prompts, *(held_out.prompts if held_out else [])]
         texts = sorted({text for several in prompts for text in several})
         with self.accelerator.main_process_first():  # one process fills the cache
@@ -720,10 +770,19 @@ class Trainer:
         )
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"unet": {"stem": 2}} -> {"unet.stem": 2}"""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
-        flat |= {f"{prefix}{name}": value} if inner is None else inner
-    return flat
+def _warn_of_alike(texts: list[str], encoder: TextEncoder) -> None:
+    """Say of texts that they differ, but not to the encoder; large and small letters may."""
+    first: dict[tuple[int, ...], str] = {}
+    alike = []
+    for text, ids in zip(texts, encoder._token_ids(texts)):
+        other = first.setdefault(tuple(ids), text)
+        if other.lower().split() != text.lower().split():
+            alike.append((text, other))
+    if alike:
+        warnings.warn(
+            f"{len(alike)} of {len(texts)} texts read the same as another, first {alike[0][0]!r} "
+            f"as {alike[0][1]!r}: to the text encoder {encoder.name!r} they are one prompt, which "
+            "draws the pictures of all of them. Write them in words that it knows, or take another "
+            "text_encoder",
+            stacklevel=2,
+        )

@@ -526,6 +526,43 @@ def test_a_broken_network_shows_where(here: Path, plain: Path) -> None:
     assert result.status == 1 and "Traceback" in result.err and "in forward" in result.err
 
 
+def test_a_value_error_that_no_line_raises_shows_where(here: Path, plain: Path) -> None:
+    Path("student.py").write_text(
+        "import sys\n"
+        "from minidiff import cli, unet\n"
+        "def forward(self, x, *_):\n"
+        "    b, c, h = x.shape\n"
+        "unet.ResBlock.forward = forward\n"
+        f"sys.argv = ['minidiff', 'sample', '', '--model', {str(plain)!r}]\n"
+        "cli.main()\n",
+        encoding="utf-8",
+    )
+    result = run_python("student.py")
+    assert result.status == 1 and "too many values to unpack" in result.err
+    assert "in forward" in result.err and "b, c, h = x.shape" in result.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such shell")
+def test_without_standard_output(here: Path, plain: Path) -> None:
+    command = [sys.executable, "-m", "minidiff", "sample", "", *QUICK, "--model", str(plain)]
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(map(str, command))} >&-"],
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "") and Path("glyphs.png").exists()
+
+
+def test_no_compiler_is_one_line(run: Run, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found in ...")
+
+    monkeypatch.setattr(Pipeline, "__call__", broken)
+    result = run("sample", "", "--model", plain)
+    assert is_one_line(result) and "such as g++, or leave out --compile" in result.err
+
+
 @pytest.mark.parametrize(
     ("error", "size"),
     [
@@ -707,6 +744,8 @@ def test_train_from_an_earlier_model_to_a_time_limit(
 
     result = run(*arguments, "--output", "b", "--start", "a", "--seed", 1, "--resume")
     assert is_one_line(result) and "only a new run can start from" in result.err
+    result = run("train", "--output", "b", "--resume", "--steps", 1000)
+    assert result.status == 0 and "finished already; a larger --time-limit" in result.err
     result = run(*arguments, "--output", "c", "--start", "glyph46")
     assert is_one_line(result) and "no model 'glyph46'" in result.err
     result = run(*arguments, "--output", "c", "--start", "glyph64")
@@ -806,6 +845,15 @@ def test_run_folder_that_cannot_be_made(run: Run, here: Path, recipe: Path, data
         assert is_one_line(result) and str(output) in result.err, result
 
 
+def test_run_folders_of_odd_names(run: Run, here: Path, recipe: Path, data: Path) -> None:
+    arguments = ("train", "--recipe", recipe, "--data", data, "--output")
+    (here / "afile").touch()
+    result = run(*arguments, "afile")
+    assert is_one_line(result) and "afile is a file: choose another" in result.err
+    result = run(*arguments, "x" * 300)
+    assert is_one_line(result) and "models" not in result.err
+
+
 def test_nothing_to_resume(run: Run, here: Path, recipe: Path, data: Path) -> None:
     result = run("train", "--recipe", recipe, "--data", data, "--output", "run", "--resume")
     assert is_one_line(result) and "start a new run" in result.err
@@ -862,6 +910,8 @@ def test_a_name_that_a_shipped_model_has_is_told_from_it(
         ("", "minidiff sample '' --model run"),
         ("it's", """minidiff sample 'it'"'"'s' --model run"""),
         (None, "minidiff sample --model run"),
+        ("a red car " * 20, f"minidiff sample '{('a red car ' * 8).strip()}' --model run"),
+        ("x" * 500, f"minidiff sample {'x' * 80} --model run"),
     ],
 )
 def test_the_example_is_one_that_can_be_pasted(prompt: str | None, line: str) -> None:
@@ -912,6 +962,7 @@ def test_a_sample_sheet_that_fails_warns_once(
     assert result.status == 0 and result.out.startswith(str(Path("run", "model")))
     assert result.err.count("a sample sheet failed, training goes on") == 1
     assert error.__name__ in result.err and "raqm_layout() failed" in result.err
+    assert result.err.count("Traceback") == (error not in (OSError, MemoryError))
 
 
 def test_ctrl_c_in_a_sample_sheet_is_no_failure(
@@ -979,7 +1030,7 @@ def test_a_resumed_run_opens_the_pictures_that_it_began_with(
     result = run(*go_on, "--steps", 4)
     assert result.status == 0, result.err
     result = run(*go_on)
-    assert result.status == 0 and "this run was finished already; --steps" in result.err
+    assert result.status == 0 and "finished already; a larger --steps makes" in result.err
 
     for steps in (2, 0):
         result = run(*go_on, "--steps", steps)

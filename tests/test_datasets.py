@@ -111,7 +111,8 @@ def test_tables_that_are_right(tmp_path: Path, table: str, texts: list[str]) -> 
         ("file_name,text,\nwide.png,car, at night\n", ValueError, "line 2.*' at night'"),
         ("file_name,text\nwide.png\n", ValueError, "line 2: the cells 'wide.png' are not one"),
         ("file_name,text\nwide.png,red\ncar\n", ValueError, "line 3: the cells 'car' are not one"),
-        ("file_name,text\nwide.png;x\n", ValueError, "line 2: the cells 'wide.png;x'"),
+        ("file_name,text\nwide.png;x\n", ValueError, "line 2: .* separate them by ',', not by ';'"),
+        ('file_name,text\n"wide.png,x"\n', ValueError, "line 2: .*marks around the whole row"),
         ('file_name,text\nwide.png,"red\ndeep.png,x\n', ValueError, "line 2 .*quotation.*'\"red'"),
         ('file_name,text\nwide.png,"red\ndeep.png,"x"\n', ValueError, "line 2 has a quotation"),
         ('file_name,text\nwide.png,a\nwide.png,"b" c\n', ValueError, "line 3 has a quotation mark"),
@@ -154,9 +155,13 @@ def test_links_and_pipes(tmp_path: Path) -> None:
         (os.mkfifo, FileNotFoundError),  # opening it would wait for ever
     ):
         make(folder / "odd.png")
-        with pytest.raises(error, match=r"line 2: .*'odd\.png'"):
+        with pytest.raises(error, match=r"line 2: .*'odd\.png'") as raised:
             ImageFolder(folder)
+        leads = (folder / "odd.png").is_symlink() and error is ValueError
+        assert ("is a link that leads outside" in str(raised.value)) == leads
         (folder / "odd.png").unlink()
+    with pytest.raises(NotADirectoryError, match=r"csv is a file: give the folder, .*p$"):
+        ImageFolder(folder / "metadata.csv")
 
 
 def test_a_bar_where_one_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,7 +452,7 @@ def test_damaged_pictures_are_read_or_named(tmp_path: Path) -> None:
                 assert read(tmp_path, bytes(changed)).shape == (8, 8)
                 ends["read"] += 1
             except UserWarning as warning:
-                assert "come out blank" in str(warning)
+                assert "next to no contrast" in str(warning)
             except ValueError as error:
                 assert "metadata.csv, line 2: 'a.png' cannot be read" in str(error)
                 ends["refused"] += 1
@@ -559,6 +564,10 @@ def test_values_are_scaled_by_the_range_of_their_type(
         (tiff(np.array([[-5, 9]], "<i2"), 16, 2), "from -5 to 9, .* 32767"),
         (tiff(np.array([[-5, 9]], "i1"), 8, 2), "from -5 to 9, .* 127"),
         (tiff(np.array([[0, 200, 255]], "<u2"), 16), "from 0 to 255, .*save it with 8 bits"),
+        (tiff(np.array([[0, 1]], "<u2"), 16), "multiply them, so that white is 65535$"),
+        (tiff(np.array([[0, 4095]], "<u2"), 16), "multiply .* 65535, or save it with 8 bits"),
+        (tiff(np.array([[0, 16383]], "<u2"), 16), "from 0 to 16383, .*multiply"),
+        (tiff(np.array([[0, 4095]], "<i2"), 16, 2), "multiply .* 32767"),
         (tiff(np.array([[0, 200, 255]], "<i4"), 32, 2), "from 0 to 255, .*save it with 8 bits"),
     ],
 )
@@ -591,9 +600,10 @@ def test_pictures_of_which_nothing_is_left_are_counted(tmp_path: Path) -> None:
     Image.new("L", (9, 9), 255).save(tmp_path / "white.png")  # has nothing to lose
     Image.new("RGBA", (9, 9), 0).save(tmp_path / "clear.png")
     GREY.save(tmp_path / "grey.png")
-    table = "file_name,text\ngrey.png,\nwhite.png,\nicon.png,\nclear.png,\nfaint.png,\n"
+    table = "file_name,text\ngrey.png,\nwhite.png,\nicon.png,\nclear.png,\nfaint.png,\nmask.png,\n"
     (tmp_path / "metadata.csv").write_text(table, encoding="utf-8")
-    said = r"^2 of 5 pictures come out blank, first 'icon.png' \(.*csv, line 4\).* 8 pixels"
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) % 21).save(tmp_path / "mask.png")
+    said = r"^3 of 6 pictures have next to no contrast .* 'icon.png' \(.*csv, line 4\).* 8 pixels"
     with pytest.warns(UserWarning, match=said) as noticed:
         ImageFolder(tmp_path, 8)
     assert len(noticed) == 1 and noticed[0].filename == __file__

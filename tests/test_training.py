@@ -79,13 +79,13 @@ class Words(text.TextEncoder):
     def __init__(self, name: str | Path = "words", max_tokens: int = 32, device: Any = "cpu"):
         self.name, self.max_tokens, self.device = str(name), max_tokens, torch.device(device)
         self.fingerprint, self.dim = "0123", WIDTH
-        vectors = torch.randn(97, WIDTH, generator=torch.Generator().manual_seed(0))
+        vectors = torch.randn(997, WIDTH, generator=torch.Generator().manual_seed(0))
         vectors = vectors.to(self.device)
         self._model = lambda input_ids, **_: SimpleNamespace(last_hidden_state=vectors[input_ids])
 
     def _token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         return [
-            [zlib.crc32(w.encode()) % 97 for w in p.split()][: self.max_tokens] for p in prompts
+            [zlib.crc32(w.encode()) % 997 for w in p.split()][: self.max_tokens] for p in prompts
         ]
 
     def unknown_words(self, texts: Iterable[str]) -> list[str]:
@@ -392,6 +392,26 @@ def test_held_out_loss_of_a_network_that_answers_zero(tmp_path: Path, prediction
     assert list(first) == ["62", "188", "312", "438", "562", "688", "812", "938", "mean"]
     expected = 2.0 if prediction_type == "flow" else 1.0
     assert list(first.values()) == pytest.approx([expected] * 9, rel=0.03)
+
+
+def test_loss_by_timestep_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    trainer = Trainer(PLAIN, Pictures(), tmp_path / "run")
+    config, images = trainer.model_config, trainer.images[:4].float() / 127.5 - 1
+    measure = training.loss_by_timestep
+    expected = measure(trainer.network.eval(), config, images)
+    trainer.network.train()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert measure(trainer.network, config, images) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(module.training for module in trainer.network.modules())
+    assert list(measure(trainer.network, config, images, bins=1)) == ["500", "mean"]
+    small = dataclasses.replace(config, num_train_timesteps=8)
+    assert len(measure(trainer.network, small, images, bins=7)) == 8
+    for bins in (0, 8):
+        with pytest.raises(ValueError, match=f"bins must be .* below the 8 .*got {bins}"):
+            measure(trainer.network, small, images, bins=bins)
 
 
 def test_held_out_loss_is_that_of_the_average_and_disturbs_nothing(tmp_path: Path) -> None:
@@ -955,7 +975,8 @@ def usual_signals(request: pytest.FixtureRequest) -> None:
             request.addfinalizer(functools.partial(signal.signal, number, before))
 
 
-ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+ENDS = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
 
 
 @pytest.mark.usefixtures("usual_signals")
@@ -1281,6 +1302,20 @@ def test_words_that_the_encoder_does_not_know_are_kept(tmp_path: Path) -> None:
     assert load_model(tmp_path / "second" / "model")[2]["words"] == ["bar", "big", "black"]
 
 
+def test_texts_that_the_encoder_cannot_tell_apart_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("MINIDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    pictures = Pictures(4)
+    pictures.prompts = [("红色",), ("绿色",), ("Red  car",), ("red car", "xqzv")]
+    config = change(TEXT, unet=dataclasses.replace(WITH_TEXT, text_dim=384), text_encoder="minilm")
+    with pytest.warns(UserWarning, match="^1 of 5 texts read the same .*'绿色' as '红色'"):
+        trainer = Trainer(config, pictures, tmp_path / "run")
+    assert trainer.words == ["xqzv"]
+
+
 def test_a_resumed_run_must_not_be_over_already(tmp_path: Path) -> None:
     trainer = train(change(SHORT, time_limit=60.0), tmp_path / "run")
     before = (tmp_path / "run" / "log.jsonl").read_bytes()
@@ -1315,6 +1350,16 @@ def test_the_environment_does_not_change_what_is_learnt(
     monkeypatch.setenv(*setting.split("="))
     train(SHORT, tmp_path / "set")
     assert same_state(newest(tmp_path / "plain"), newest(tmp_path / "set"))
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = SimpleNamespace(num_processes=1)
+    monkeypatch.setattr("accelerate.Accelerator", lambda **_: alone)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"WORLD_SIZE is 2, .*set ACCELERATE_USE_CPU=true"):
+        Trainer(PLAIN, Pictures(), tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", devices.SHARDED)
@@ -1434,10 +1479,36 @@ def test_pictures_that_do_not_suit_are_refused(tmp_path: Path) -> None:
         for options in ({"dataset": bad}, {"dataset": good, "held_out": bad}):
             with pytest.raises(ValueError, match=message):
                 Trainer(PLAIN, folder=tmp_path / "run", **options)
+    for prompts, got in (("gold", "'gold'"), ((), r"\(\)"), (("gold", None), r"\('gold', None\)")):
+        bad = SimpleNamespace(images=good.images, prompts=[*good.prompts[:-1], prompts])
+        with pytest.raises(ValueError, match=rf"prompts\[19\] must be a tuple.*got {got}"):
+            Trainer(TEXT, bad, tmp_path / "run")
+    without: Any = torch.utils.data.TensorDataset(good.images)
+    with pytest.raises(TypeError, match=r"must have \.images, .*got a TensorDataset"):
+        Trainer(PLAIN, without, tmp_path / "run")
+    with pytest.raises(TypeError, match=r"must have \.prompts, .*got NoneType"):
+        Trainer(TEXT, SimpleNamespace(images=good.images), tmp_path / "run")
     bad = SimpleNamespace(images=good.images, prompts=good.prompts[1:])
     with pytest.raises(ValueError, match="20 pictures but prompts for 19"):
         Trainer(TEXT, bad, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"folder": 5}, TypeError, "folder must be a text or a pathlib.Path, got 5"),
+        ({"start": 5}, TypeError, "start must be a text or a pathlib.Path, got 5"),
+        ({"start": "glyph64"}, FileNotFoundError, r"no folder: .*find_model\('glyph64'\)"),
+        ({"callback": "no"}, TypeError, "callback must be a function .*got 'no'"),
+    ],
+)
+def test_arguments_of_other_kinds_are_refused(
+    tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Trainer(PLAIN, Pictures(), **{"folder": tmp_path / "run", **options})
+    assert names(tmp_path) == []
 
 
 def test_an_encoder_of_another_width_is_refused(tmp_path: Path) -> None:
@@ -1489,7 +1560,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
         ({"learning_rate": 0.5}, r"learning_rate was 0\.001 in this run and is now 0\.5"),
         ({"seed": 1}, "seed was 0 in this run and is now 1"),
         ({"batch_size": 8}, "batch_size was 4 in this run and is now 8"),
-        ({"unet": dataclasses.replace(NO_TEXT, channels=(32,))}, "unet was"),
+        ({"unet": dataclasses.replace(NO_TEXT, channels=(32,))}, r"unet\.channels was \[16\]"),
     ],
 )
 def test_another_recipe_cannot_resume(
@@ -1498,6 +1569,50 @@ def test_another_recipe_cannot_resume(
     train(SHORT, tmp_path / "run")
     with pytest.raises(ValueError, match=message + ".*same recipe, or start a new folder"):
         Trainer(change(SHORT, **changes), Pictures(), tmp_path / "run", resume=True)
+
+
+def test_copies_of_checkpoints_are_left_alone(tmp_path: Path) -> None:
+    train(SHORT, tmp_path / "run")
+    last = newest(tmp_path / "run")
+    for name in ("step-00000001-backup", "step-best", "step-9"):
+        shutil.copytree(last, last.with_name(name))
+    last.with_name("step-old").mkdir()
+    assert saved(tmp_path / "run") == [2, 4]
+    train(change(SHORT, steps=8), tmp_path / "run", resume=True)
+    assert saved(tmp_path / "run") == [6, 8] and len(losses(tmp_path / "run")) == 8
+    others = ["step-00000001-backup", "step-9", "step-best", "step-old"]
+    assert names(last.parent) == sorted([*others, "step-00000006", "step-00000008"])
+    last.with_name("step-100000000").mkdir()
+    assert newest(tmp_path / "run").name == "step-100000000"
+
+
+def test_a_run_that_has_saved_nothing_yet_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").touch()
+    with pytest.raises(FileNotFoundError, match=r"has saved nothing yet: wait"):
+        find_model(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"saved nothing yet, .*delete .*log\.jsonl"):
+        run_folder.newest_info(tmp_path)
+    with held_elsewhere(tmp_path), pytest.raises(BlockingIOError, match=r"by process \d+ on"):
+        run_folder.newest_info(tmp_path)
+    (tmp_path / "afile").touch()
+    with pytest.raises(NotADirectoryError, match="afile is a file: choose another"):
+        Trainer(SHORT, Pictures(), tmp_path / "afile" / "run")
+
+
+@pytest.mark.usefixtures("usual_signals")
+def test_asked_to_end_while_it_releases_the_folder_it_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def asked(path: Path, **options: Any) -> None:
+        unlink(path, **options)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Path, "unlink", asked)
+    with pytest.raises(Ended):
+        Trainer(SHORT, Pictures(), tmp_path / "new" / "run")
+    assert names(tmp_path) == []
 
 
 def test_other_pictures_cannot_resume(tmp_path: Path) -> None:
