@@ -28,9 +28,6 @@ def usual_torch() -> Iterator[None]:
         usual.enter_context(plain_torch())
         usual.enter_context(torch.inference_mode(False))
         usual.enter_context(torch.enable_grad())
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
-                usual.enter_context(torch.autocast(kind, enabled=False))
         yield
 
 
