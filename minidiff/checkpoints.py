@@ -26,7 +26,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from minidiff.denoisers import NetworkDenoiser
-from minidiff.inputs import as_path, as_pictures, check_settings, is_file, plain_torch
+from minidiff.glyphs import as_pictures
+from minidiff.inputs import as_path, check_settings, is_file, plain_torch
 from minidiff.schedules import Schedule, make_schedule
 from minidiff.unet import UNet, UNetConfig
 

@@ -30,7 +30,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from minidiff.inputs import as_pictures, check_pictures
 from minidiff.schedules import whole_number
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -259,6 +258,28 @@ def to_float(images: Tensor) -> Tensor:
         got = getattr(images, "dtype", type(images).__name__)
         raise TypeError(f"images must be a tensor of uint8 (255 = white), got {got}")
     return images.float() / 127.5 - 1
+
+
+def as_pictures(images: Any, name: str = "images") -> Tensor:
+    """Pictures in [-1, 1]: floats as they are, bytes (uint8, 255 = white) brought there.
+
+    Raises:
+        TypeError: for other numbers, which mean neither, and for what is no tensor.
+    """
+    check_pictures(images, name)
+    if images.is_floating_point():
+        return images
+    return to_float(images)
+
+
+def check_pictures(images: Any, name: str = "images") -> None:
+    """What `as_pictures` refuses, for many pictures that become floats a few at a time."""
+    tensor = isinstance(images, Tensor)
+    if not tensor or not (images.is_floating_point() or images.dtype == torch.uint8):
+        raise TypeError(
+            f"{name} must be a tensor of floats in [-1, 1] or of uint8 (255 = white), "
+            f"got {images.dtype if tensor else type(images).__name__}"
+        )
 
 
 class Pictures(Dataset[dict[str, Any]]):

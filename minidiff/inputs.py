@@ -16,13 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 __all__ = [
     "as_device",
     "as_path",
-    "as_pictures",
-    "check_pictures",
     "check_settings",
     "plain_torch",
     "warn_of_namesake",
@@ -84,30 +81,6 @@ def as_device(device: Any) -> torch.device:
             f'device {str(device)!r} cannot be used here ({reason}): give "cpu", or leave it out'
         ) from error
     return torch.device(device)
-
-
-def as_pictures(images: Any, name: str = "images") -> Tensor:
-    """Pictures in [-1, 1]: floats as they are, bytes (uint8, 255 = white) brought there.
-
-    Raises:
-        TypeError: for other numbers, which mean neither, and for what is no tensor.
-    """
-    check_pictures(images, name)
-    if images.is_floating_point():
-        return images
-    from minidiff.glyphs import to_float
-
-    return to_float(images)
-
-
-def check_pictures(images: Any, name: str = "images") -> None:
-    """What `as_pictures` refuses, for many pictures that become floats a few at a time."""
-    tensor = isinstance(images, Tensor)
-    if not tensor or not (images.is_floating_point() or images.dtype == torch.uint8):
-        raise TypeError(
-            f"{name} must be a tensor of floats in [-1, 1] or of uint8 (255 = white), "
-            f"got {images.dtype if tensor else type(images).__name__}"
-        )
 
 
 # What the annotation of a setting asks for, in words.

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.glyphs import nearest
-from minidiff.inputs import as_pictures, check_pictures, plain_torch
+from minidiff.glyphs import as_pictures, check_pictures, nearest
+from minidiff.inputs import plain_torch
 from minidiff.samplers import seeded_generator
 from minidiff.schedules import is_finite, whole_number
 

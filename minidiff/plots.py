@@ -18,7 +18,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from minidiff.inputs import as_path, as_pictures, check_pictures
+from minidiff.glyphs import as_pictures, check_pictures
+from minidiff.inputs import as_path
 from minidiff.schedules import whole_number
 
 if TYPE_CHECKING:

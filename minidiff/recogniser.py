@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.checkpoints import CheckpointError, read_info, read_tensors, write_folder
-from minidiff.inputs import as_path, as_pictures, plain_torch
+from minidiff.glyphs import as_pictures
+from minidiff.inputs import as_path, plain_torch
 
 __all__ = ["LAYOUTS", "RADICALS", "Recogniser", "load_recogniser", "save_recogniser"]
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
-    "toys", "glyphs", "inputs", "datasets", "schedules", "denoisers", "samplers", "unet", "text",
+    "toys", "schedules", "glyphs", "inputs", "datasets", "denoisers", "samplers", "unet", "text",
     "checkpoints", "recipe", "endings", "devices", "run_folder", "training", "pipeline",
     "recogniser", "metrics", "evaluation", "plots", "cli",
 ]  # fmt: skip

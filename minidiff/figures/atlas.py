@@ -19,7 +19,7 @@ from torch import Tensor
 
 from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
-from minidiff.inputs import as_pictures
+from minidiff.glyphs import as_pictures
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "atlas"
 LEVELS = 65_535  # coordinates are stored in 16 bits

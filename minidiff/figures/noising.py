@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, legend_below, new
-from minidiff.inputs import as_pictures
+from minidiff.glyphs import as_pictures
 from minidiff.schedules import Schedule
 
 __all__ = [

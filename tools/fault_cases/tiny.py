@@ -103,7 +103,7 @@ def go_on(folder: Path, config: TrainingConfig = RECIPE) -> None:
     try:
         train(folder, config, resume=True)
     except FileNotFoundError as error:
-        assert "no checkpoint to resume" in str(error), error
+        assert "to resume" in str(error), error
         try:
             train(folder, config)
         except FileExistsError as exists:
