@@ -1,6 +1,6 @@
 """What can go wrong, tried: killed processes, full disks, damaged files, bad input.
 
-    python tools/faults.py                          # everything; half an hour on a busy core
+    python tools/faults.py                          # everything; six minutes on a busy machine
     python tools/faults.py --short                  # a few cases of every family, as in the tests
     python tools/faults.py --only "crash points"    # one family
 
