@@ -1,7 +1,7 @@
 """The glyphs: 20,509 Chinese characters as pictures, with English definitions and labels.
 
 The package carries the definitions and a font and draws the pictures at any size on first use;
-they then lie in a cache folder (see `cache_dir`). Pictures are grey: as uint8 tensors 255 is
+they then lie in a cache folder (see `minidiff.cache`). Pictures are grey: as uint8 tensors 255 is
 white paper and 0 black ink, as float32 tensors in [-1, 1] +1 is paper and -1 ink.
 """
 
@@ -12,9 +12,6 @@ import lzma
 import operator
 import os
 import re
-import tempfile
-import uuid
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -24,12 +21,11 @@ from typing import Any, SupportsIndex
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from minidiff.cache import cached
 from minidiff.schedules import whole_number
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -143,85 +139,7 @@ def render(chars: Iterable[str], size: int = 64, font: str | os.PathLike[str] = 
     return torch.from_numpy(pictures)
 
 
-# ------------------------------------------------------------------------------------- cache
-
-
-@cache
-def _writable(folder: Path) -> Path:
-    """The folder, made if need be; where nothing can be written, a temporary one and a warning."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        fallback = _temporary()
-        warnings.warn(
-            f"the cache folder {folder} cannot be written ({error}); using {fallback} instead. "
-            "Set the environment variable MINIDIFF_CACHE to a folder that can be written.",
-            stacklevel=3,
-        )
-        return fallback
-
-
-def _temporary() -> Path:
-    """A folder that the next process of the same user finds again, so that the work is not lost."""
-    user = os.getuid() if hasattr(os, "getuid") else None  # Windows: already the user's own
-    shared = Path(tempfile.gettempdir()) / f"minidiff-{user or 0}"
-    try:
-        shared.mkdir(mode=0o700, exist_ok=True)
-        with tempfile.TemporaryFile(dir=shared):
-            # One that somebody else has put there is not to be trusted.
-            if user is None or (shared.stat().st_uid == user and not shared.is_symlink()):
-                return shared
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="minidiff-"))
-
-
-def cache_dir() -> Path:
-    """Where pictures and encoded texts are kept.
-
-    The folder in the environment variable MINIDIFF_CACHE, else the user's cache folder of the
-    system; if it cannot be written, a temporary folder (with a warning, once).
-    """
-    chosen = os.environ.get("MINIDIFF_CACHE")
-    if not chosen:
-        from platformdirs import user_cache_dir
-
-        chosen = user_cache_dir("minidiff", appauthor=False)
-    return _writable(Path(chosen).expanduser().absolute())
-
-
-def _digest(images: Tensor) -> str:
-    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
-
-
-def _read_cache(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """The pictures in a cache file; None, and a warning, if it is damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            images, expected = file.get_tensor("images"), (file.metadata() or {}).get("sha256")
-        if tuple(images.shape) == shape and _digest(images) == expected:
-            return images
-        reason = "its content is not what was written"
-    except FileNotFoundError:
-        return None
-    except (SafetensorError, OSError) as error:
-        reason = str(error)
-    warnings.warn(f"the cache file {path} is damaged ({reason}): drawing it anew", stacklevel=4)
-    return None
-
-
-def _write_cache(path: Path, images: Tensor) -> None:
-    """Write next to the target, then rename: no reader, and no second writer, sees half a file."""
-    # Not mkstemp: its files are for one user only, but a cache folder may be shared.
-    part = path.with_name(f"{path.stem}-{uuid.uuid4().hex}.tmp")
-    try:
-        save_file({"images": images}, part, metadata={"sha256": _digest(images)})
-        part.replace(path)
-    except (OSError, SafetensorError) as error:  # a full disk: the pictures themselves are fine
-        part.unlink(missing_ok=True)
-        warnings.warn(f"{path} could not be written ({error}): not cached", stacklevel=4)
+# ------------------------------------------------------------------------------------- pictures
 
 
 @cache
@@ -237,12 +155,13 @@ def glyph_images(size: int = 64) -> Tensor:
     in the cache is replaced; several processes may ask at once.
     """
     chars = [glyph.char for glyph in load_glyphs()]
-    path = cache_dir() / f"glyphs-{check_size(size)}-{_sources()}.safetensors"
-    images = _read_cache(path, (len(chars), size, size))
-    if images is None:
-        images = render(chars, size)
-        _write_cache(path, images)
-    return images
+    shape = (len(chars), check_size(size), size)
+    images = cached(
+        f"glyphs-{size}-{_sources()}",
+        make=lambda: {"images": render(chars, size)},
+        fits=lambda found: found.keys() == {"images"} and found["images"].shape == shape,
+    )
+    return images["images"]
 
 
 # ---------------------------------------------------------------------------------- datasets

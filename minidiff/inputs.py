@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = [
     "as_path",
     "check_settings",
     "plain_torch",
+    "warn",
     "warn_of_namesake",
 ]
 
@@ -48,17 +50,21 @@ def as_path(name: str, value: Any) -> Path:
 is_folder, is_file = os.path.isdir, os.path.isfile
 
 
-def warn_of_namesake(name: str, path: Path, kind: str) -> None:
-    """Names come before files: say so where a file or folder here has the name as well.
+def warn(message: str) -> None:
+    """A UserWarning that points at the line from which this package was called."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(("minidiff", "context")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
-    Called by a function that the user's code calls through one other.
-    """
+
+def warn_of_namesake(name: str, path: Path, kind: str) -> None:
+    """Names come before files: say so where a file or folder here has the name as well."""
     if is_folder(path) or is_file(path):
         what = "folder" if is_folder(path) else "file"
-        warnings.warn(
+        warn(
             f"{name!r} is taken for the {kind} of that name; for the {what} here write "
-            f"{f'./{path}'!r}",
-            stacklevel=4,
+            f"{f'./{path}'!r}"
         )
 
 
@@ -119,7 +125,8 @@ def _fits(value: Any, kind: str) -> bool:
             return type(value) in (int, float) and math.isfinite(value)
         except OverflowError:  # a whole number that is too large for one
             return False
-    return type(value).__name__ == kind  # not isinstance: True is no number
+    # Not isinstance: True is no number.
+    return kind == "Any" or type(value).__name__ == kind
 
 
 @contextlib.contextmanager

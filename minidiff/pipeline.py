@@ -9,36 +9,32 @@ first prompt), the schedule, guidance and a sampler.
 
 from __future__ import annotations
 
+import inspect
 import math
-import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from minidiff import samplers
-from minidiff.checkpoints import CheckpointError, ModelConfig, load_model, read_info
 from minidiff.denoisers import Guided, NetworkDenoiser
-from minidiff.inputs import as_device, as_path, is_folder, warn_of_namesake
+from minidiff.inputs import as_device, warn
+from minidiff.model import ModelConfig, load_model
+from minidiff.networks import describe
 from minidiff.schedules import whole_number
-from minidiff.unet import UNet, UNetConfig
+from minidiff.shelf import DEFAULT_MODEL, find_model
+from minidiff.storage import CheckpointError
 
 if TYPE_CHECKING:
     from minidiff.text import TextEncoder
 
-__all__ = ["Frame", "ModelCard", "Pipeline", "default_device", "find_model", "load", "pretrained"]
+__all__ = ["Frame", "Frames", "Pipeline", "default_device", "load"]
 
-MODELS = Path(__file__).parent / "models"
-DEFAULT_MODEL = "glyph64"
-# Where a text is followed is decided while there is much noise, so the steps lie closer together
-# there; how much better the pictures are is in benchmarks/results/quality_samplers.json.
-SHIFT = {"straight": 3.0}
 WITHOUT_TEXT = (
     'this model was trained without text: leave the prompt empty (""), and negative_prompt too'
 )
@@ -52,21 +48,50 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-@dataclass(frozen=True)
 class Frame:
-    """One moment of the way from noise to picture. Tensors are (B, C, H, W) on the CPU."""
+    """One moment of the way from noise to picture. Tensors are (B, C, H, W) on the CPU.
 
-    index: int  #: 0 … N − 1 of the N steps
-    t: int  #: timestep reached; 0 in the last frame
-    images: Tensor  #: x_t in the units of a picture, still noisy, held within [-1, 1]
-    predicted: Tensor  #: what the network took for the finished picture
+    Attributes:
+        index: 0 … N − 1 of the N steps.
+        t: timestep reached; 0 in the last frame.
+    """
+
+    def __init__(self, steps: tuple[samplers.Step, ...], space: Any) -> None:
+        self.index, self.t = steps[0].index, steps[0].t
+        self._steps, self._space = steps, space
+
+    @cached_property
+    def images(self) -> Tensor:
+        """x_t in the units of a picture, still noisy, held within [-1, 1]."""
+        return self._pictures(step.x for step in self._steps)
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """What the network took for the finished picture."""
+        return self._pictures(step.prediction.x0 for step in self._steps)
+
+    def _pictures(self, batches: Iterable[Tensor]) -> Tensor:
+        return torch.cat([self._space.to_images(x).float().cpu() for x in batches])
+
+
+class Frames(Iterator[Frame]):
+    """The frames of one walk, drawn as they are asked for; `len()` is how many there are in all."""
+
+    def __init__(self, count: int, walk: Iterator[tuple[samplers.Step, ...]], space: Any) -> None:
+        self._count, self._walk, self._space = count, walk, space
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __next__(self) -> Frame:
+        return Frame(next(self._walk), self._space)
 
 
 class Pipeline:
     """A trained model, ready to draw.
 
     Args:
-        network: a trained U-Net.
+        network: a trained network.
         config: what it was trained for.
         record: how it came about. Its "words", if it has them, need no notice in a prompt: the text
             encoder makes nothing of them, but the network was trained with them.
@@ -78,20 +103,20 @@ class Pipeline:
 
     def __init__(
         self,
-        network: UNet,
+        network: nn.Module,
         config: ModelConfig,
         record: dict[str, Any] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        shape = getattr(network, "config", None)
-        if isinstance(shape, UNetConfig) and shape != config.unet:
+        shape = getattr(network, "config", config.network)
+        if shape != config.network:
             raise ValueError(
-                f"the network's shape is {shape}, but that of config.unet {config.unet}: give the "
-                "config that it was trained with"
+                f"the network's shape is {shape}, but that of config.network {config.network}: "
+                "give the config that it was trained with"
             )
         self.device = default_device() if device is None else as_device(device)
         self.network = network.to(self.device).eval()
-        self.config, self.record = config, record or {}
+        self.config, self.space, self.record = config, config.space, record or {}
         self.schedule = config.make_schedule()
 
     def __repr__(self) -> str:
@@ -120,7 +145,7 @@ class Pipeline:
             )
         return encoder
 
-    def __call__(
+    def steps(
         self,
         prompt: str | Sequence[str],
         *,
@@ -134,8 +159,8 @@ class Pipeline:
         timesteps: Sequence[int] | None = None,
         progress: bool = False,
         **options: Any,
-    ) -> Tensor:
-        """Draw pictures of one or several prompts.
+    ) -> Frames:
+        """Draw pictures of one or several prompts, and see every step of the way.
 
         Args:
             prompt: a text or a list of texts; `""` asks for anything.
@@ -155,12 +180,14 @@ class Pipeline:
             options: of the sampler, for instance eta of ddim.
 
         Returns:
-            (prompts × images, C, H, W) float32 on the CPU in [-1, 1], white = +1; the pictures of
-            the first prompt come first.
+            A `Frame` for every step, an iterator of known length. The last one's `images` are the
+            result: (prompts × images, C, H, W) float32 on the CPU in [-1, 1], white = +1; the
+            pictures of the first prompt come first.
 
         Raises:
             ValueError: for impossible values, naming them; also when the pictures would not fit
-                into memory, and for a prompt to a model without text.
+                into memory, and for a prompt to a model without text. Like all errors it is raised
+                by the call itself, before the text encoder is loaded and anything is drawn.
             TypeError: for a prompt that is no text, a generator that is none, or an option that the
                 sampler does not have.
 
@@ -169,111 +196,11 @@ class Pipeline:
                 its end, or when a prompt or negative prompt has no effect; it is drawn all the
                 same.
         """
-        steps, walk = self._walk(
-            prompt, negative_prompt, num_images_per_prompt, num_inference_steps, guidance_scale,
-            sampler, seed, generator, timesteps, options,
-        )  # fmt: skip
-        with _bar(progress, steps) as bar:
-            for batches in walk:
-                bar.update()
-                states = [step.x for step in batches]
-        return self._pictures(states)
-
-    def steps(
-        self,
-        prompt: str | Sequence[str],
-        *,
-        negative_prompt: str = "",
-        num_images_per_prompt: int = 1,
-        num_inference_steps: int = 20,
-        guidance_scale: float = 3.0,
-        sampler: str = "dpmpp_2m_sde",
-        seed: int = 0,
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        timesteps: Sequence[int] | None = None,
-        **options: Any,
-    ) -> Iterator[Frame]:
-        """The same as calling the pipeline, but yields a `Frame` after every step.
-
-        Errors are raised by the call itself, before the first step. The last frame's `images` are
-        the result.
-        """
-        _, walk = self._walk(
-            prompt, negative_prompt, num_images_per_prompt, num_inference_steps, guidance_scale,
-            sampler, seed, generator, timesteps, options,
-        )  # fmt: skip
-        return (
-            Frame(
-                steps[0].index,
-                steps[0].t,
-                self._pictures(step.x for step in steps),
-                self._pictures(step.prediction.x0 for step in steps),
-            )
-            for steps in walk
-        )
-
-    def denoiser(self, prompt: str | Sequence[str] = "") -> NetworkDenoiser:
-        """The network told these texts, for samplers and steps of your own.
-
-        Two of them make guidance::
-
-            texts, nothing = pipeline.denoiser(["gold", "fish"]), pipeline.denoiser()
-            Guided(texts, nothing, guidance_scale=3.0, clip=pipeline.config.data_range)
-
-        Args:
-            prompt: one text for each picture of the batches it will see; a single one fits every
-                batch.
-
-        Returns:
-            A denoiser in the network's units, unclipped; `config.to_images` makes pictures of them.
-
-        Raises:
-            TypeError: for a prompt that is no text.
-
-        Warns:
-            UserWarning: when the text encoder can make nothing of a prompt, or does not read it to
-                its end.
-        """
-        prompts = _checked_prompts(prompt)
-        self._notice(prompts, stacklevel=3)
-        return self._denoiser(**self._encode(prompts))
-
-    def timesteps(self, num_inference_steps: int) -> list[int]:
-        """The falling grid, T to 0, that a call takes: closer together where there is much noise.
-
-        Raises:
-            ValueError: unless num_inference_steps is from 1 to T.
-        """
-        return self.schedule.timesteps(num_inference_steps, SHIFT.get(self.schedule.name, 1.0))
-
-    # ------------------------------------------------------------------ how it is done
-
-    def _walk(
-        self,
-        prompt: str | Sequence[str],
-        negative_prompt: str,
-        images: int,
-        steps: int,
-        guidance_scale: float,
-        sampler: str,
-        seed: int,
-        generator: torch.Generator | Sequence[torch.Generator] | None,
-        timesteps: Sequence[int] | None,
-        options: dict[str, Any],
-    ) -> tuple[int, Iterator[tuple[samplers.Step, ...]]]:
-        """How many steps, and all batches of pictures, walking in step: one `Step` of each a time.
-
-        What can be wrong is found here, before the text encoder is loaded and anything is drawn.
-        """
-        prompts = _checked_prompts(prompt)
-        if not isinstance(negative_prompt, str):
-            raise TypeError(f"negative_prompt must be one text, got {negative_prompt!r}")
-        if self.config.text_encoder is None and "".join([*prompts, negative_prompt]).strip():
-            raise ValueError(WITHOUT_TEXT)
-        images = whole_number("num_images_per_prompt", images)
+        prompts = self._checked_prompts(prompt, negative_prompt)
+        images = whole_number("num_images_per_prompt", num_images_per_prompt)
         if images < 1:
             raise ValueError(f"num_images_per_prompt must be at least 1, got {images}")
-        steps = whole_number("num_inference_steps", steps)
+        steps = whole_number("num_inference_steps", num_inference_steps)
         seed, total = whole_number("seed", seed), len(prompts) * images
         self._check_memory(total)
         generators = samplers.checked_generators(generator, total)
@@ -286,26 +213,16 @@ class Pipeline:
         options["timesteps"] = grid = list(grid) if several else grid
         # With no pictures to draw, the sampler and the guidance only check what they are asked for.
         nothing = self._guided({}, {}, guidance_scale)
-        samplers.sample_steps(nothing, torch.empty(0, *self._shape), sampler, steps, **options)
+        empty = torch.empty(0, *self.config.shape)
+        samplers.sample_steps(nothing, empty, sampler, steps, **options)
 
-        if guidance_scale == 1 and negative_prompt.strip():
-            warnings.warn(
-                f"negative_prompt {negative_prompt!r} has no effect, because guidance is off "
-                "(guidance_scale 1): give a scale such as 3",
-                stacklevel=3,
-            )
+        if _warned_without_effect(prompt, prompts, negative_prompt, guidance_scale):
             negative_prompt = ""
-        if guidance_scale == 0 and "".join(prompts).strip():
-            warnings.warn(
-                f"prompt {prompt!r} has no effect, because guidance_scale is 0: give 1 to turn "
-                "guidance off, or a scale such as 3",
-                stacklevel=3,
-            )
         self._notice([*prompts, negative_prompt])
         text, negative = self._encode(prompts), self._encode([negative_prompt])
         if not text and not negative:
             guidance_scale = 1.0  # nothing to follow: both passes would say the same
-        x_T = samplers.standard_normal((total, *self._shape), generators, self.device)
+        x_T = samplers.standard_normal((total, *self.config.shape), generators, self.device)
         # A prompt repeated is encoded once; the batch picks its rows.
         rows = torch.arange(len(prompts), device=self.device).repeat_interleave(images)
         walks = []
@@ -316,17 +233,74 @@ class Pipeline:
             denoiser = self._guided(_pick(text, rows[part]), without, guidance_scale)
             walk = samplers.sample_steps(denoiser, x_T[part], sampler, steps, mine, **options)
             walks.append(walk)
-        return len(grid) - 1, zip(*walks)
+        count = len(grid) - 1
+        bar = tqdm(zip(*walks), "Drawing", count, False, unit=" steps", disable=not progress)
+        return Frames(count, iter(bar), self.space)
+
+    def __call__(self, prompt: str | Sequence[str], **settings: Any) -> Tensor:
+        """The pictures at the end of `steps`, which takes the same arguments.
+
+        Returns:
+            (prompts × images, C, H, W) float32 on the CPU in [-1, 1], white = +1; the pictures of
+            the first prompt come first.
+        """
+        for frame in self.steps(prompt, **settings):
+            last = frame
+        return last.images
+
+    __call__.__signature__ = inspect.signature(steps).replace(  # type: ignore[attr-defined]
+        return_annotation="Tensor"
+    )
+
+    def denoiser(self, prompt: str | Sequence[str] = "") -> NetworkDenoiser:
+        """The network told these texts, for samplers and steps of your own.
+
+        Two of them make guidance::
+
+            texts, nothing = pipeline.denoiser(["gold", "fish"]), pipeline.denoiser()
+            Guided(texts, nothing, guidance_scale=3.0, clip=pipeline.space.data_range)
+
+        Args:
+            prompt: one text for each picture of the batches it will see; a single one fits every
+                batch.
+
+        Returns:
+            A denoiser in the network's units, unclipped; `space.to_images` makes pictures of them.
+
+        Raises:
+            TypeError: for a prompt that is no text.
+
+        Warns:
+            UserWarning: when the text encoder can make nothing of a prompt, or does not read it to
+                its end.
+        """
+        prompts = _as_list(prompt)
+        self._notice(prompts)
+        return self._denoiser(**self._encode(prompts))
+
+    def timesteps(self, num_inference_steps: int) -> list[int]:
+        """The falling grid, T to 0, that a call takes: closer together where there is much noise.
+
+        Raises:
+            ValueError: unless num_inference_steps is from 1 to T.
+        """
+        return self.schedule.timesteps(num_inference_steps)
+
+    # ------------------------------------------------------------------ how it is done
+
+    def _checked_prompts(self, prompt: Any, negative_prompt: Any) -> list[str]:
+        prompts = _as_list(prompt)
+        if not isinstance(negative_prompt, str):
+            raise TypeError(f"negative_prompt must be one text, got {negative_prompt!r}")
+        if self.config.text_encoder is None and "".join([*prompts, negative_prompt]).strip():
+            raise ValueError(WITHOUT_TEXT)
+        return prompts
 
     def _guided(
         self, condition: dict[str, Tensor], negative: dict[str, Tensor], guidance_scale: float
     ) -> Guided:
         with_text, without = self._denoiser(**condition), self._denoiser(**negative)
-        return Guided(with_text, without, guidance_scale, clip=self.config.data_range)
-
-    def _pictures(self, batches: Iterable[Tensor]) -> Tensor:
-        """Batches in the network's units as one tensor of pictures on the CPU."""
-        return torch.cat([self.config.to_images(x).float().cpu() for x in batches])
+        return Guided(with_text, without, guidance_scale, clip=self.space.data_range)
 
     def _denoiser(self, **condition: Any) -> NetworkDenoiser:
         return NetworkDenoiser(
@@ -340,28 +314,23 @@ class Pipeline:
         text = self.text_encoder.encode(prompts)
         return {"tokens": text.tokens, "mask": text.mask}
 
-    def _notice(self, prompts: list[str], stacklevel: int = 4) -> None:
+    def _notice(self, prompts: list[str]) -> None:
         """Say what the text encoder makes nothing of, and what it does not read."""
         for prompt in dict.fromkeys(p for p in prompts if p.strip()):
             if self.text_encoder.understands(prompt) is not None:
                 known = _words_of_the_definitions().union(self.record.get("words") or ())
                 notice = self.text_encoder.understands(prompt, known)
                 if notice:
-                    warnings.warn(f"{notice} It is drawn all the same.", stacklevel=stacklevel)
+                    warn(f"{notice} It is drawn all the same.")
             if notice := self.text_encoder.overlong(prompt):
-                warnings.warn(notice, stacklevel=stacklevel)
-
-    @property
-    def _shape(self) -> tuple[int, int, int]:
-        size = self.config.image_size
-        return self.config.unet.in_channels, size, size
+                warn(notice)
 
     def _check_memory(self, images: int) -> None:
         import psutil
 
-        text = self.config.max_tokens * (self.config.unet.text_dim or 0)
+        text = self.config.max_tokens * (describe(self.config.network).text_dim or 0)
         # The state and two predictions for each, with and without guidance, and the text twice.
-        each = 4 * (12 * math.prod(self._shape) + 2 * text)
+        each = 4 * (12 * math.prod(self.config.shape) + 2 * text)
         fit = int(psutil.virtual_memory().available * 0.8) // each
         if images > fit:
             raise ValueError(
@@ -370,7 +339,7 @@ class Pipeline:
             )
 
 
-def _checked_prompts(prompt: Any) -> list[str]:
+def _as_list(prompt: Any) -> list[str]:
     # Of what has no order or several dimensions, iteration gives something else than the texts.
     no_list = (
         isinstance(prompt, str | bytes | bytearray | Mapping | Set)
@@ -389,10 +358,22 @@ def _pick(condition: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
     return {name: value[rows.to(value.device)] for name, value in condition.items()}
 
 
-def _bar(show: bool, total: int) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc="Drawing", unit=" steps", disable=not show, leave=False)
+def _warned_without_effect(
+    prompt: Any, prompts: list[str], negative_prompt: str, guidance_scale: float
+) -> bool:
+    """Say of a text that the scale leaves without effect; True if it is the negative one."""
+    if guidance_scale == 0 and "".join(prompts).strip():
+        warn(
+            f"prompt {prompt!r} has no effect, because guidance_scale is 0: give 1 to turn "
+            "guidance off, or a scale such as 3",
+        )
+    idle = guidance_scale == 1 and bool(negative_prompt.strip())
+    if idle:
+        warn(
+            f"negative_prompt {negative_prompt!r} has no effect, because guidance is off "
+            "(guidance_scale 1): give a scale such as 3",
+        )
+    return idle
 
 
 @cache
@@ -402,58 +383,6 @@ def _words_of_the_definitions() -> set[str]:
     return {w for g in load_glyphs() for w in re.findall(r"\w+", g.definition.lower())}
 
 
-# ---------------------------------------------------------------------- what can be loaded
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """A model that ships with the package."""
-
-    name: str
-    image_size: int
-    parameters: int
-    megabytes: float
-    quality: dict[str, Any]  #: measured figures, see the record in its config.json
-
-    def __str__(self) -> str:
-        figures = ", ".join(f"{key} {value}" for key, value in self.quality.items())
-        size = f"{self.image_size} × {self.image_size}"
-        return (
-            f"{self.name}: {size}, {self.parameters / 1e6:.2f} M parameters, "
-            f"{self.megabytes:.1f} MB; {figures or 'not measured yet'}"
-        )
-
-
-def pretrained() -> list[ModelCard]:
-    """The models that ship with the package, with size, parameters and measured quality."""
-    cards = []
-    for folder in _shipped().values():
-        info = read_info(folder)
-        weights = folder / "model.safetensors"
-        record = info.get("record", {})
-        cards.append(
-            ModelCard(
-                folder.name,
-                info["model"]["image_size"],
-                _count_parameters(weights),
-                weights.stat().st_size / 1e6,
-                record.get("quality", {}),
-            )
-        )
-    return cards
-
-
-def _count_parameters(path: Path) -> int:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-
-
-def _shipped() -> dict[str, Path]:
-    return {path.parent.name: path.parent for path in sorted(MODELS.glob("*/config.json"))}
-
-
 def load(
     name_or_path: str | Path = DEFAULT_MODEL, device: torch.device | str | None = None
 ) -> Pipeline:
@@ -461,7 +390,7 @@ def load(
 
     Args:
         name_or_path: a model that ships ("glyph64"), a folder written by
-            `minidiff.checkpoints.save_model`, or a training run: of that the finished model is
+            `minidiff.model.save_model`, or a training run: of that the finished model is
             taken, else its newest checkpoint.
         device: where to run; `default_device()` if None.
 
@@ -475,36 +404,3 @@ def load(
         UserWarning: if a folder here has the name of a model that ships, which is taken.
     """
     return Pipeline(*load_model(find_model(name_or_path)), device=device)
-
-
-def find_model(name_or_path: str | Path) -> Path:
-    """The folder that `load` reads for this name or path.
-
-    A text that is the name of a model that ships means that one, a `pathlib.Path` the folder.
-
-    Raises:
-        FileNotFoundError: if there is none, naming the models that ship.
-        TypeError: for what is neither a name nor a path.
-    """
-    folder, name = as_path("name_or_path", name_or_path), os.fspath(name_or_path)
-    shipped = _shipped()
-    if name in shipped and (isinstance(name_or_path, str) or not is_folder(folder)):
-        warn_of_namesake(name, folder, "model")
-        return shipped[name]
-    if not name or not is_folder(folder):
-        raise FileNotFoundError(
-            f"no model {name!r}: give one that ships ({', '.join(shipped)}) or the "
-            "folder of a checkpoint or training run"
-        )
-    for place in (folder, folder / "model"):
-        if (place / "config.json").is_file():
-            return place
-    from minidiff.run_folder import latest_checkpoint
-
-    newest = latest_checkpoint(folder)
-    if newest is None and any((folder / name).exists() for name in ("log.jsonl", ".lock")):
-        raise FileNotFoundError(
-            f"the run in {folder} has saved nothing yet: wait for its first checkpoint, or give "
-            "another model"
-        )
-    return newest or folder

@@ -7,8 +7,6 @@ functions that need axes.
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,7 @@ from torch import Tensor
 from minidiff.glyphs import as_pictures, check_pictures
 from minidiff.inputs import as_path
 from minidiff.schedules import whole_number
+from minidiff.storage import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -206,18 +205,7 @@ def save_picture(path: str | Path, payload: bytes | Image.Image | np.ndarray) ->
         payload = buffer.getvalue()
     elif not isinstance(payload, bytes):
         raise TypeError(f"payload must be an image, an array or bytes, got {type(payload)}")
-    path, part = as_path("path", path), None
-    try:
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-        Path(part).chmod(0o644)  # a temporary file is private; a picture need not be
-        Path(part).replace(path)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
+    write_file(as_path("path", path), payload)
 
 
 def show(

@@ -12,8 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minidiff.checkpoints import check_network
+from torch import Tensor
+
 from minidiff.inputs import as_path, check_settings, is_file, warn_of_namesake
+from minidiff.model import ModelConfig, check_network
+from minidiff.networks import NETWORKS, describe, registered
+from minidiff.spaces import Pixels
 from minidiff.text import ENCODERS
 from minidiff.unet import UNetConfig
 
@@ -27,10 +31,11 @@ class TrainingConfig:
     """A recipe. It travels inside every checkpoint.
 
     Attributes:
-        unet: the network's shape.
+        network: the network's config, of a class in `minidiff.networks.NETWORKS`. In a .toml file
+            it is a table under the network's name: [unet].
         image_size: height and width of the pictures in pixels.
         schedule, prediction_type, zero_terminal_snr: what is learnt; see
-            `minidiff.checkpoints.ModelConfig`.
+            `minidiff.model.ModelConfig`.
         timestep_mean, timestep_std: t / T = sigmoid(mean + std · normal), spread evenly over each
             batch (logit-normal, Esser et al. 2024, section 3.1). Larger std: more of both ends.
         steps: updates in all.
@@ -54,7 +59,7 @@ class TrainingConfig:
             naming it.
     """
 
-    unet: UNetConfig = field(default_factory=lambda: UNetConfig(stem=4, channels=(96, 96, 128)))
+    network: Any = field(default_factory=lambda: UNetConfig(stem=4, channels=(96, 96, 128)))
     image_size: int = 64
     schedule: str = "straight"
     zero_terminal_snr: bool = False
@@ -110,14 +115,19 @@ class TrainingConfig:
                 f"max_tokens must be from 3 to 512 for the text encoder {self.text_encoder!r}, "
                 f"got {self.max_tokens}"
             )
-        check_network(self)  # better here than after the texts are encoded
+        network = check_network(self)  # better here than after the texts are encoded
+        if network.condition_channels:
+            raise ValueError(
+                f"{network.name}.condition_channels is {network.condition_channels}, but a recipe "
+                "knows of no picture to lay beside x_t: set it to 0"
+            )
 
     @classmethod
     def recipe(cls, name_or_path: str | Path, **overrides: Any) -> TrainingConfig:
         """A recipe that ships ("glyph64", "glyph64-gpu") or a .toml file, with other settings.
 
-        In the file `text_encoder = false` means a network without text. Of the network, `unet` may
-        be a dictionary of what is other than in the recipe, or a whole `UNetConfig`.
+        In the file `text_encoder = false` means a network without text. What is other than in the
+        recipe may be given of the network, too: `unet={"stem": 2}`; or a whole one, `network=`.
 
         Raises:
             TypeError: for what is neither a name nor a path.
@@ -131,12 +141,15 @@ class TrainingConfig:
             values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a TOML file in UTF-8: {error}") from error
+        if any(n in overrides and n not in values for n in ("network", *NETWORKS)):
+            values = {n: v for n, v in values.items() if n not in NETWORKS}  # another network
         if values.get("text_encoder") is False:  # TOML has no None
             values["text_encoder"] = None
-            values["unet"] = {**values.get("unet", {}), "text_dim": None}
-        unet, other = values.get("unet", {}), overrides.get("unet")
-        if isinstance(unet, dict) and isinstance(other, dict):
-            overrides["unet"] = {**unet, **other}
+            name = next((n for n in NETWORKS if n in values), "unet")
+            values[name] = {**values.get(name, {}), "text_dim": None}
+        for name, table in values.items():
+            if isinstance(table, dict) and isinstance(overrides.get(name), dict):
+                overrides[name] = {**table, **overrides[name]}
         return cls.from_dict({**values, **overrides})
 
     @classmethod
@@ -145,18 +158,35 @@ class TrainingConfig:
 
         What is not given, also of the network, is as in `TrainingConfig()`.
         """
-        unet = values.get("unet", {}) if isinstance(values, dict) else None
-        if isinstance(unet, UNetConfig):
-            unet = dataclasses.asdict(unet)
-        for name, table in (("a recipe", values), ("unet", unet)):
-            if not isinstance(table, dict):
-                raise ValueError(f"{name} must be a table of settings, got {table!r}")
-        for kind, given in ((cls, values), (UNetConfig, unet)):
-            known = [f.name for f in dataclasses.fields(kind)]
-            unknown = [name for name in given if name not in known]
-            if unknown:
-                raise ValueError(f"unknown setting {unknown[0]!r}: known are {', '.join(known)}")
-        return cls(**{**values, "unet": dataclasses.replace(cls().unet, **unet)})
+        if not isinstance(values, dict):
+            raise ValueError(f"a recipe must be a table of settings, got {values!r}")
+        known = [f.name for f in dataclasses.fields(cls)]
+        tables = {n: v for n, v in values.items() if n in NETWORKS or isinstance(v, dict)}
+        plain = {n: v for n, v in values.items() if n not in tables}
+        _check_names(plain, known)
+        if tables:
+            name = registered(tables, NETWORKS, "network")
+            plain["network"] = _network(name, tables[name])
+        return cls(**plain)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The way back: plain values, the network under its name: {"unet": {…}, …}."""
+        rest = [f.name for f in dataclasses.fields(self) if f.name != "network"]
+        network = {describe(self.network).name: dataclasses.asdict(self.network)}
+        return {**network, **{name: getattr(self, name) for name in rest}}
+
+    def model_for(self, images: Tensor) -> ModelConfig:
+        """What a network of this recipe is, trained on these pictures (N, C, H, W), uint8."""
+        return ModelConfig(
+            network=self.network,
+            image_size=self.image_size,
+            space=Pixels.of(images),
+            schedule=self.schedule,
+            zero_terminal_snr=self.zero_terminal_snr,
+            prediction_type=self.prediction_type,
+            text_encoder=self.text_encoder,
+            max_tokens=self.max_tokens,
+        )
 
     def learning_rate_at(self, step: int, seconds: float = 0.0) -> float:
         """Warm-up, a plateau, then straight down to 0 (Hägele et al. 2024).
@@ -171,6 +201,24 @@ class TrainingConfig:
             left = max(0.0, 1 - seconds / (60 * self.time_limit))
             fall = min(fall, left / self.decay)
         return self.learning_rate * rise * fall
+
+
+def _network(name: str, table: Any) -> Any:
+    """The config of a network from a table of what is other than usual."""
+    kind = NETWORKS[name][1]
+    if isinstance(table, kind):
+        return table
+    if not isinstance(table, dict):
+        raise ValueError(f"{name} must be a table of settings, got {table!r}")
+    _check_names(table, [f.name for f in dataclasses.fields(kind)])
+    usual = TrainingConfig().network
+    return dataclasses.replace(usual, **table) if type(usual) is kind else kind(**table)
+
+
+def _check_names(given: dict[str, Any], known: list[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise ValueError(f"unknown setting {name!r}: known are {', '.join(known)}")
 
 
 def _locate(path: Path, name: str) -> Path:

@@ -9,9 +9,7 @@ model/               the finished model, which `minidiff.load` opens
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
-import hashlib
 import json
 import os
 import re
@@ -23,11 +21,9 @@ from typing import Any
 
 from torch import Tensor
 
-from minidiff import checkpoints
+from minidiff import storage
 from minidiff.endings import RESUME, TrainingStopped, uninterrupted
-from minidiff.glyphs import GlyphDataset
 from minidiff.inputs import is_file
-from minidiff.recipe import TrainingConfig
 
 __all__ = ["RunLock", "latest_checkpoint"]
 
@@ -66,9 +62,9 @@ def newest_info(folder: Path) -> tuple[Path, dict[str, Any]]:
             )
         raise FileNotFoundError(f"there is no checkpoint to resume in {folder}: start a new run")
     with older_named(folder):
-        info = checkpoints.read_info(newest)
+        info = storage.read_info(newest)
         if "training" not in info:
-            raise checkpoints.CheckpointError(f"{newest} holds a model but no run to go on with")
+            raise storage.CheckpointError(f"{newest} holds a model but no run to go on with")
     return newest, info
 
 
@@ -77,11 +73,11 @@ def older_named(folder: Path) -> Iterator[None]:
     """Where the newest checkpoint turns out to be damaged, name the one to go on from."""
     try:
         yield
-    except checkpoints.CheckpointError as error:
+    except storage.CheckpointError as error:
         pair = all_checkpoints(folder)[-KEPT:]
         if len(pair) < 2:
             raise
-        raise checkpoints.CheckpointError(
+        raise storage.CheckpointError(
             f"{error}; or delete {pair[1]} and go on from {pair[0]}"
         ) from error
 
@@ -98,22 +94,6 @@ def check_new(folder: Path) -> None:
         raise FileExistsError(f"{folder} already holds a run: choose another folder, or {remedy}")
 
 
-def data_of(dataset: Any, with_text: bool) -> dict[str, Any]:
-    """Where pictures come from, and what tells them from others: for the record of a run.
-
-    Returns:
-        {"kind": "glyphs", "folder" or "other", "path": absolute or None, "fingerprint": 16 hex
-        digits over the pictures and, if there is text, the prompts}.
-    """
-    images, folder = dataset.images, getattr(dataset, "folder", None)
-    told = [*images.shape, dataset.prompts if with_text else None]
-    digest = hashlib.sha256(json.dumps(told).encode("utf-8"))
-    digest.update(images.cpu().contiguous().numpy())
-    path = str(Path(folder).absolute()) if isinstance(folder, str | os.PathLike) else None
-    kind = "glyphs" if isinstance(dataset, GlyphDataset) else "folder" if path else "other"
-    return {"kind": kind, "path": path, "fingerprint": digest.hexdigest()[:16]}
-
-
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"unet": {"stem": 2}} -> {"unet.stem": 2}"""
     found: dict[str, Any] = {}
@@ -121,44 +101,6 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
         found |= {f"{prefix}{name}": value} if inner is None else inner
     return found
-
-
-def check_resumed(info: dict[str, Any], config: TrainingConfig, data: dict[str, Any]) -> None:
-    """See that a checkpoint's run is that of a recipe and of pictures (`data_of`), and not over.
-
-    The run may become longer and log differently; what it learns must be the same. The text encoder
-    may lie in another folder: its fingerprint decides.
-
-    Raises:
-        ValueError: naming what differs.
-    """
-    free = {"steps", "time_limit", "decay", "compile", "text_encoder"} | {
-        f"{x}_every" for x in ("log", "evaluate", "sample", "save")
-    }
-    now = flat(json.loads(json.dumps(dataclasses.asdict(config))))
-    before = flat(info["training"])
-    for name, value in now.items():
-        if name not in free and before.get(name) != value:
-            raise ValueError(
-                f"{name} was {before.get(name)!r} in this run and is now {value!r}: resume "
-                "with the same recipe, or start a new folder"
-            )
-    known = info.get("data", {})  # earlier releases did not remember it
-    if known.get("kind") == "folder" and known["fingerprint"] != data["fingerprint"]:
-        raise ValueError(
-            f"{data['path'] or 'the data set'} does not hold the pictures and texts that this run "
-            f"began with, from {known['path']}: put them back as they were, or start a new folder"
-        )
-    if config.steps < info["step"]:
-        raise ValueError(
-            f"steps is {config.steps}, but this run has made {info['step']}: give more"
-        )
-    limit, minutes = config.time_limit, info["seconds"] / 60
-    if limit is not None and limit < minutes and limit != before.get("time_limit"):
-        raise ValueError(
-            f"time_limit is {limit:g} minutes, but this run has trained for {minutes:.3g}: "
-            "give more"
-        )
 
 
 # --------------------------------------------------------------------- one process at a time
@@ -287,8 +229,8 @@ def _lock(descriptor: int) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process has left half-written."""
-    checkpoints.remove_parts(folder / "checkpoints", "step-*")
-    checkpoints.remove_parts(folder, "model")
+    storage.remove_parts(folder / "checkpoints", "step-*")
+    storage.remove_parts(folder, "model")
 
 
 def save_checkpoint(
@@ -302,9 +244,9 @@ def save_checkpoint(
     place = folder / "checkpoints" / f"step-{step:08d}"
     if not place.exists():  # Ctrl-C right after a save or a resume: it is there already
         with disk_errors():
-            checkpoints.write_folder(place, files, info)
+            storage.write_folder(place, files, info)
     for old in all_checkpoints(folder)[:-KEPT]:
-        checkpoints.remove_folder(old)
+        storage.remove_folder(old)
 
 
 def write_log(folder: Path, step: int, entry: dict[str, Any]) -> None:
@@ -336,9 +278,7 @@ def trim_log(folder: Path, step: int) -> None:
             if json.loads(line.decode("utf-8"))["step"] <= step:
                 kept += line + b"\n"
     if kept != logged:  # also where only the last line's end is missing
-        part = path.with_name("log.jsonl.part")
-        part.write_bytes(kept)
-        part.replace(path)
+        storage.write_file(path, kept)
 
 
 @contextlib.contextmanager

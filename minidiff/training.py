@@ -1,12 +1,11 @@
 """Training: take pictures, add noise, predict, compare, update.
 
-`Trainer.step` is the whole method in a few lines; what surrounds it is what a long run needs:
-several devices, half precision, an average of the weights, checkpoints that survive a power cut, a
-log, and the loss on pictures that were held out.
+`Trainer.step` is the whole method in a few lines, and `Trainer.run` goes from one step to the next.
+What a step learns from is decided in `minidiff.batches`, how a run begins in `minidiff.resume`,
+and what lies on the disk in `minidiff.run_folder`.
 
-All randomness comes from (seed, step, place in the batch). A run that was interrupted therefore
-goes on bit for bit (on one CPU, unless a time limit makes the learning rate follow the clock), and
-several processes together see the batch one would see.
+A run that was interrupted goes on bit for bit (on one CPU, unless a time limit makes the learning
+rate follow the clock).
 """
 
 from __future__ import annotations
@@ -19,120 +18,31 @@ import platform
 import signal
 import sys
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from minidiff import checkpoints, run_folder
-from minidiff.checkpoints import ModelConfig
+from minidiff import networks, run_folder, storage
+from minidiff.batches import Batches, PictureDataset, check_dataset, data_of, encode_prompts
 from minidiff.denoisers import NetworkDenoiser
 from minidiff.devices import accelerator, usual_torch
-from minidiff.endings import RESUME, Ended, TrainingStopped, polite
-from minidiff.endings import uninterrupted as _uninterrupted
-from minidiff.glyphs import cache_dir, to_float
-from minidiff.inputs import as_path, is_folder, plain_torch
+from minidiff.endings import RESUME, Ended, TrainingStopped, polite, uninterrupted
+from minidiff.held_out import chosen, loss_by_timestep
+from minidiff.inputs import as_path
+from minidiff.model import save_model
 from minidiff.recipe import TrainingConfig
-from minidiff.run_folder import latest_checkpoint
-from minidiff.samplers import seeded_generator
-from minidiff.schedules import whole_number
-from minidiff.unet import UNet
+from minidiff.resume import Beginning, checkpoint
 
-if TYPE_CHECKING:
-    from minidiff.text import EncodedTexts, TextEncoder
-
-__all__ = [
-    "PictureDataset",
-    "Trainer",
-    "loss_by_timestep",
-]
-
-
-# What random numbers are for: the second part of the key of `seeded_generator`, so that no two uses
-# of a seed see the same numbers.
-CHOICES, NOISE, ORDER, LOSS_NOISE, HELD_OUT_CHOICE = range(5)
-
-
-class PictureDataset(Protocol):
-    """What the trainer needs of a data set (`GlyphDataset` and `ImageFolder` have it).
-
-    Attributes:
-        images: (N, C, H, W) uint8, 255 = white.
-        prompts: for each picture the texts that may stand for it, the whole text first.
-    """
-
-    images: Tensor
-    prompts: list[tuple[str, ...]]
-
-
-def sample_timesteps(
-    config: TrainingConfig, batch: int, last: int, generator: torch.Generator
-) -> Tensor:
-    """(batch,) timesteps in 1 … last, one from each of `batch` equal slices of the distribution.
-
-    The distribution is that of `TrainingConfig`: logit-normal (Esser et al. 2024, section 3.1).
-    """
-    slices = torch.randperm(batch, generator=generator).double()
-    u = (slices + torch.rand(batch, generator=generator, dtype=torch.float64)) / batch
-    normal = torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9))
-    share = torch.sigmoid(config.timestep_mean + config.timestep_std * normal)
-    return (share * last).ceil().long().clamp(1, last)
-
-
-@plain_torch()
-@torch.inference_mode()
-def loss_by_timestep(
-    network: UNet,
-    config: ModelConfig,
-    images: Tensor,
-    tokens: Tensor | None = None,
-    mask: Tensor | None = None,
-    bins: int = 8,
-) -> dict[str, float]:
-    """The training loss at timesteps t = T/16, 3T/16, …, with the same noise every time.
-
-    On pictures that were held out this is the number to watch: where it rises while the training
-    loss falls, the network has begun to memorise.
-
-    Args:
-        images: (B, C, H, W) in [-1, 1].
-        tokens, mask: (B, n, d) and (B, n), their texts; None for none.
-        bins: how many timesteps, each the middle of an equal part of 1 … T; fewer than T.
-
-    Returns:
-        {"62": loss at t = 62, …, "mean": mean over all t}.
-
-    Raises:
-        ValueError: for another number of bins.
-    """
-    if not 1 <= whole_number("bins", bins) < config.num_train_timesteps:
-        raise ValueError(
-            f"bins must be at least 1 and below the {config.num_train_timesteps} timesteps of the "
-            f"model, got {bins}"
-        )
-    x0 = config.to_data(images)
-    eps = torch.randn(x0.shape, generator=seeded_generator(0, LOSS_NOISE)).to(x0.device)
-    schedule = config.make_schedule()
-    denoiser = NetworkDenoiser(network, schedule, config.prediction_type, tokens=tokens, mask=mask)
-    result, mode = {}, network.training
-    network.eval()
-    try:
-        for k in range(bins):
-            t = round(schedule.num_train_timesteps * (2 * k + 1) / (2 * bins))
-            losses = denoiser.loss(x0, torch.full((len(x0),), t, device=x0.device), eps)
-            result[str(t)] = round(losses.mean().item(), 5)
-    finally:
-        network.train(mode)
-    return {**result, "mean": round(sum(result.values()) / bins, 5)}
+__all__ = ["Trainer"]
 
 
 class Trainer:
-    """Trains a U-Net on a data set into a run folder.
+    """Trains a network on a data set into a run folder.
 
     The folder holds log.jsonl, checkpoints/step-…/ (the newest two) and, at the end, model/, which
     `minidiff.load` opens. Of two processes that would train into one, only one can.
@@ -146,12 +56,12 @@ class Trainer:
         callback: called as callback(trainer) every `sample_every` steps, on the first process.
         resume: go on from the newest checkpoint in `folder`.
         start: folder of an earlier model whose (averaged) weights a new run begins with, see
-            `minidiff.pipeline.find_model`. What that model has been through is kept in the record,
+            `minidiff.shelf.find_model`. What that model has been through is kept in the record,
             as its "stages".
 
     Raises:
         FileExistsError: if the folder holds a run and `resume` is False.
-        FileNotFoundError: if there is nothing to resume.
+        FileNotFoundError: if there is nothing to resume, or to start from.
         BlockingIOError: if another process trains in the folder, naming it.
         ValueError: for pictures of another size, for a run with another recipe or other pictures
             or longer than it shall be, a model of another kind to start from, a batch that the
@@ -163,8 +73,8 @@ class Trainer:
 
     Attributes:
         network, averaged: the network that is trained, and the average of its weights.
-        model_config: what the averaged network needs to be used, a
-            `minidiff.checkpoints.ModelConfig`.
+        model_config: what the averaged network needs to be used, a `minidiff.model.ModelConfig`.
+        batches: what each step learns from, see `minidiff.batches.Batches`.
         step_count: updates made so far.
         seconds: of training so far, those of interrupted runs included.
     """
@@ -179,69 +89,52 @@ class Trainer:
         resume: bool = False,
         start: str | Path | None = None,
     ) -> None:
-        if resume and start is not None:
-            raise ValueError(
-                f"only a new run can start from {start}: a resumed one goes on with its own weights"
-            )
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be a function of the trainer or None, got {callback!r}")
         self.config, self.folder, self.callback = config, as_path("folder", folder), callback
         source = None if start is None else as_path("start", start)
-        if source is not None and not is_folder(source):
-            raise FileNotFoundError(
-                f"start is {str(start)!r}, which is no folder: give that of a model; for one that "
-                f"ships it is minidiff.pipeline.find_model({str(start)!r})"
-            )
+        beginning = Beginning(self.folder, resume, source)
         for pictures in (dataset, held_out):
             if pictures is not None:
-                self._check_data(pictures)
+                check_dataset(config, pictures)
         with usual_torch(), polite():
             self.accelerator = accelerator()
-            self.device = self.accelerator.device
+            self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
             if config.batch_size % self.accelerator.num_processes:
                 raise ValueError(
                     f"batch_size {config.batch_size} cannot be shared evenly by "
                     f"{self.accelerator.num_processes} processes: make it a multiple of that"
                 )
-            lock = run_folder.RunLock(self.folder) if self._is_main else contextlib.nullcontext()
-            self._lock, self._begun = lock, resume
-            with lock:
+            self._lock = contextlib.nullcontext()
+            if self.is_main:
+                self._lock = run_folder.RunLock(self.folder)
+            self._begun = resume
+            with self._lock:
                 if not resume:
                     run_folder.check_new(self.folder)
-                self._prepare(dataset, held_out, resume, source)
+                self._prepare(dataset, held_out, beginning)
 
     def _prepare(
-        self,
-        dataset: PictureDataset,
-        held_out: PictureDataset | None,
-        resume: bool,
-        start: Path | None,
+        self, dataset: PictureDataset, held_out: PictureDataset | None, beginning: Beginning
     ) -> None:
         config = self.config
         self.step_count, self.seconds = 0, 0.0
-        self.images = dataset.images.to(self.device)
-        self.data = run_folder.data_of(dataset, config.text_encoder is not None)
-        self.model_config = self._model_config(dataset.images)
+        self.data = data_of(dataset, config.text_encoder is not None)
         self.stages: list[dict[str, Any]] = []  # of the training before this run, oldest first
-        self.words: list[str] = []  # of the prompts that the text encoder does not know
         # What does not fit is found out before minutes go into encoding texts.
-        checkpoints.check_replaceable(self.folder / "model")
-        newest, info = run_folder.newest_info(self.folder) if resume else (None, {})
-        if newest is not None:
-            run_folder.check_resumed(info, config, self.data)
-            self._check_pictures(info)
-        earlier = None if start is None else self._check_start(start)
+        storage.check_replaceable(self.folder / "model")
+        model = config.model_for(dataset.images)
+        model = beginning.check(config, model, self.data, len(dataset.images))
 
         torch.manual_seed(config.seed)  # the first weights
-        self.network = UNet(config.unet).to(self.device)
-        self.texts, fingerprint = self._encode(dataset, held_out)
-        self.model_config = dataclasses.replace(self.model_config, text_fingerprint=fingerprint)
-        self.prompt_rows = self._prompt_rows(dataset)
-        self.held_out = None if held_out is None else held_out.images.to(self.device)
-        self.held_out_rows = None if held_out is None else self._prompt_rows(held_out)[0][:, 0]
+        self.network = networks.build(config.network).to(self.device)
+        datasets = [dataset] if held_out is None else [dataset, held_out]
+        # `words` are those of the prompts that the text encoder does not know.
+        texts, fingerprint, self.words = encode_prompts(config, self.accelerator, *datasets)
+        self.model_config = dataclasses.replace(model, text_fingerprint=fingerprint)
         self.schedule = self.model_config.make_schedule()
-        if start is not None and earlier is not None:
-            self._start_from(start, *earlier)
+        each = [Batches(config, d, self.model_config, texts, self.accelerator) for d in datasets]
+        self.batches, self.held_out = each[0], each[1] if held_out is not None else None
 
         self.averaged = copy.deepcopy(self.network).requires_grad_(False)
         optimizer = torch.optim.AdamW(
@@ -254,13 +147,11 @@ class Trainer:
         if config.compile:
             self.network.compile()
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
-        self._losses = torch.zeros(2, device=self.device)  # sum and count since the last log
-        if newest is not None:
-            with run_folder.older_named(self.folder):
-                self._load(newest, info)
-        if self._is_main:
-            if resume and not self.finished:  # it is that of a shorter run
-                checkpoints.remove_folder(self.folder / "model")
+        self.losses = torch.zeros(2, device=self.device)  # sum and count since the last log
+        beginning.take_up(self)
+        if self.is_main:
+            if beginning.resume and not self.finished:  # it is that of a shorter run
+                storage.remove_folder(self.folder / "model")
             run_folder.trim_log(self.folder, self.step_count)
             run_folder.remove_leftovers(self.folder)
 
@@ -268,94 +159,21 @@ class Trainer:
 
     def step(self) -> None:
         """One update of the weights."""
-        x0, eps, t, tokens, mask = self.batch(self.step_count)
+        batch = self.batches(self.step_count)
         denoiser = NetworkDenoiser(
-            self.model, self.schedule, self.config.prediction_type, tokens=tokens, mask=mask
+            self.model, self.schedule, self.config.prediction_type, **batch.condition
         )
-        loss = denoiser.loss(x0, t, eps).mean()
+        loss = denoiser.loss(batch.x0, batch.t, batch.eps).mean()
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(self.step_count, self.seconds)
-        with _uninterrupted():  # half an update must not be saved
+        with uninterrupted():  # half an update must not be saved
             self.optimizer.step()
             self._average()
-            self._losses += torch.stack([loss.detach(), torch.ones_like(loss)])
+            self.losses += torch.stack([loss.detach(), torch.ones_like(loss)])
             self.step_count += 1
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """This process's share b of the batch of a step.
-
-        Returns:
-            x0 (b, C, H, W), eps like it, t (b,), tokens (b, n, d) and mask (b, n), or None twice.
-        """
-        config, size = self.config, self.config.batch_size
-        mine = self._share(size)
-        draw = seeded_generator(config.seed, CHOICES, step)
-        t = sample_timesteps(config, size, self.schedule.num_train_timesteps, draw)[mine]
-        index = self._pictures(step)[mine]
-        choice = torch.rand(3, size, generator=draw)[:, mine]
-        hide = torch.rand(size, config.max_tokens, generator=draw)[mine] < config.hidden_tokens
-        noise = seeded_generator(config.seed, NOISE, step, device=self.device)
-        eps = torch.randn(size, *self.images.shape[1:], generator=noise, device=self.device)[mine]
-        x0 = self.model_config.to_data(to_float(self.images[self._send(index)]))
-        return x0, eps, self._send(t), *self._tokens(index, choice, hide)
-
-    def _send(self, x: Tensor) -> Tensor:
-        """To the device; on a GPU without waiting until it has done all that was asked before."""
-        return x.to(self.device, non_blocking=self.device.type == "cuda")
-
-    def _share(self, size: int) -> slice:
-        """The rows of a batch that belong to this process."""
-        each = size // self.accelerator.num_processes
-        first = each * self.accelerator.process_index
-        return slice(first, first + each)
-
-    def _pictures(self, step: int) -> Tensor:
-        """(batch,) indices: every epoch goes through all pictures in an order of its own."""
-        size, total = self.config.batch_size, len(self.images)
-        position = torch.arange(step * size, (step + 1) * size)
-        index = torch.empty_like(position)
-        for epoch in range(step * size // total, ((step + 1) * size - 1) // total + 1):
-            draw = seeded_generator(self.config.seed, ORDER, epoch)
-            order = torch.randperm(total, generator=draw)
-            here = position // total == epoch
-            index[here] = order[position[here] % total]
-        return index
-
-    def _tokens(
-        self, index: Tensor, choice: Tensor, hide: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Tokens and mask for pictures `index` (b,).
-
-        `choice` (3, b), uniform, picks prompts; `hide` (b, max_tokens) masks tokens.
-        """
-        if self.texts is None:
-            return None, None
-        rows, count = (table[index] for table in self.prompt_rows)
-        sense = 1 + (choice[1] * (count - 1)).long()
-        sense = sense.where((choice[0] < self.config.senses) & (count > 1), 0)
-        row = rows.gather(1, sense[:, None])[:, 0]
-        row = row.where(choice[2] >= self.config.no_text, -1)  # −1: the empty prompt
-        tokens, mask = self._read(row)
-        return tokens, mask & ~self._send(hide[:, : mask.shape[1]])
-
-    def _read(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        assert self.texts is not None
-        text = self.texts.batch(self._send(row), length=self._text_length)
-        return text.tokens, text.mask
-
-    @property
-    def _text_length(self) -> int | None:
-        """Tokens a prompt is padded to; None: as many as the longest of the batch has.
-
-        A fixed length for compiled code; on a GPU, where finding the longest means waiting; and
-        for several processes, which expect a gradient of every weight, be all their texts empty.
-        """
-        several = self.accelerator.num_processes > 1
-        fixed = self.config.compile or self.device.type != "cpu" or several
-        return self.config.max_tokens if fixed else None
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -385,8 +203,8 @@ class Trainer:
                 self._train()
             except (KeyboardInterrupt, Ended) as end:
                 number = end.signal if isinstance(end, Ended) else signal.SIGINT
-                with _uninterrupted() as again:
-                    self._save(self._losses)  # without the others, which may have stopped already
+                with uninterrupted() as again:
+                    self._save(self.losses)  # without the others, which may have stopped already
                     again.clear()
                 by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
                 raise TrainingStopped(
@@ -400,7 +218,7 @@ class Trainer:
             initial=self.step_count * config.batch_size,
             unit=" images",
             desc=f"Training ({self.device.type}, {processes} process{'es' * (processes > 1)})",
-            disable=not self._is_main,
+            disable=not self.is_main,
             mininterval=0.5 if sys.stderr.isatty() else 30,
         )
         started, before = time.monotonic(), self.seconds
@@ -418,15 +236,11 @@ class Trainer:
                     self._write({"held_out_loss": held_out_loss})
                 if self._due(config.save_every):
                     self.save()
-                if self._due(config.sample_every) and self.callback and self._is_main:
+                if self._due(config.sample_every) and self.callback and self.is_main:
                     self.callback(self)
-        if self._is_main:
-            with _uninterrupted():
+        if self.is_main:
+            with uninterrupted():
                 self.save_model(self.folder / "model")
-
-    @property
-    def _is_main(self) -> bool:
-        return self.accelerator.is_main_process
 
     @property
     def finished(self) -> bool:
@@ -466,8 +280,8 @@ class Trainer:
 
     def _mean_loss(self) -> float:
         """Mean loss since the last call. Here the host waits for the device; no step does."""
-        total, count = self.accelerator.reduce(self._losses.clone()).tolist()
-        self._losses.zero_()
+        total, count = self.accelerator.reduce(self.losses.clone()).tolist()
+        self.losses.zero_()
         loss = total / max(count, 1)
         self._check_finite("loss", loss)
         return loss
@@ -475,7 +289,7 @@ class Trainer:
     def _check_finite(self, name: str, value: float) -> None:
         if math.isfinite(value):
             return
-        newest = latest_checkpoint(self.folder)
+        newest = run_folder.latest_checkpoint(self.folder)
         kept = f"the last good checkpoint is {newest}" if newest else "nothing was saved yet"
         raise TrainingStopped(
             f"the {name} became {value} before step {self.step_count}; {kept}. Try a lower "
@@ -483,21 +297,14 @@ class Trainer:
         )
 
     def _write(self, entry: dict[str, Any]) -> None:
-        if self._is_main:
+        if self.is_main:
             run_folder.write_log(self.folder, self.step_count, entry)
 
     def held_out_loss(self) -> dict[str, float]:
-        """Loss of the averaged weights on held-out pictures, see `loss_by_timestep`."""
+        """Loss of the averaged weights on held-out pictures, see `minidiff.held_out`."""
         assert self.held_out is not None
-        # A random choice, always the same: in order of code points the first are all rare ones.
-        choice = seeded_generator(0, HELD_OUT_CHOICE)
-        chosen = torch.randperm(len(self.held_out), generator=choice)[:256]
-        tokens = mask = None
-        if self.texts is not None:
-            assert self.held_out_rows is not None
-            tokens, mask = self._read(self.held_out_rows[chosen])
-        pictures = to_float(self.held_out[chosen.to(self.device)])
-        return loss_by_timestep(self.averaged, self.model_config, pictures, tokens, mask)
+        pictures, condition = self.held_out.whole(chosen(len(self.held_out.images)))
+        return loss_by_timestep(self.averaged, self.model_config, pictures, **condition)
 
     # ------------------------------------------------------------------ saving
 
@@ -507,8 +314,8 @@ class Trainer:
         Raises:
             TrainingStopped: if it cannot be written, or if the weights are not numbers any more.
         """
-        losses = self.accelerator.reduce(self._losses.clone())
-        with _uninterrupted():
+        losses = self.accelerator.reduce(self.losses.clone())
+        with uninterrupted():
             self._save(losses)
         self.accelerator.wait_for_everyone()
 
@@ -516,23 +323,9 @@ class Trainer:
         self._check_finite("loss", losses[0].item())
         if not all(bool(weight.isfinite().all()) for weight in self.network.parameters()):
             self._check_finite("weights", math.nan)
-        if not self._is_main:
+        if not self.is_main:
             return
-        files = {
-            "model.safetensors": self.averaged.state_dict(),
-            "weights.safetensors": self.network.state_dict(),
-            "optimizer.safetensors": self._optimizer_tensors(),
-        }
-        info = {
-            **checkpoints.model_info(self.model_config, self.record()),
-            "data": self.data,
-            "training": dataclasses.asdict(self.config),
-            "step": self.step_count,
-            "seconds": self.seconds,
-            "scaler": self._scaler.state_dict() if self._scaler else None,
-            "losses": losses.tolist(),
-        }
-        run_folder.save_checkpoint(self.folder, self.step_count, files, info)
+        run_folder.save_checkpoint(self.folder, self.step_count, *checkpoint(self, losses))
         self._begun = True
 
     def save_model(self, folder: Path) -> None:
@@ -542,7 +335,7 @@ class Trainer:
             TrainingStopped: if they cannot be written.
         """
         with run_folder.disk_errors():
-            checkpoints.save_model(folder, self.averaged, self.model_config, self.record())
+            save_model(folder, self.averaged, self.model_config, self.record())
 
     def record(self) -> dict[str, Any]:
         """How the model came about, for its model card."""
@@ -552,11 +345,11 @@ class Trainer:
         seen = self.step_count * self.config.batch_size
         return {
             "stages": self.stages,
-            "recipe": dataclasses.asdict(self.config),
+            "recipe": self.config.to_dict(),
             "steps": self.step_count,
             "images_seen": seen,
             "images_seen_in_all": seen + sum(s.get("images_seen", 0) for s in self.stages),
-            "training_images": len(self.images),
+            "training_images": len(self.batches.images),
             "data": self.data,
             "words": self.words,
             "seconds": round(self.seconds),
@@ -564,225 +357,3 @@ class Trainer:
             "processes": self.accelerator.num_processes,
             "torch": torch.__version__,
         }
-
-    @property
-    def _scaler(self) -> Any:
-        return self.accelerator.scaler
-
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        state = self.optimizer.optimizer.state
-        return {
-            f"{name}/{key}": value
-            for name, parameter in self.network.named_parameters()
-            for key, value in state[parameter].items()
-        }
-
-    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for i, (name, parameter) in enumerate(self.network.named_parameters()):
-            if f"{name}/step" not in tensors:
-                continue  # it never had a gradient, so the optimizer knows nothing of it
-            state[i] = {"step": tensors[f"{name}/step"]}
-            for key in ("exp_avg", "exp_avg_sq"):
-                # In the memory order of the parameter: a fused optimizer walks both side by side.
-                state[i][key] = torch.empty_like(parameter).copy_(tensors[f"{name}/{key}"])
-        inner = self.optimizer.optimizer
-        inner.load_state_dict({**inner.state_dict(), "state": state})
-
-    def _load(self, newest: Path, info: dict[str, Any]) -> None:
-        fingerprint = info["model"]["text_fingerprint"]
-        if fingerprint != self.model_config.text_fingerprint:
-            raise checkpoints.CheckpointError(
-                f"{newest} was trained with another text encoder "
-                f"({info['model']['text_encoder']}, {fingerprint}): use that one"
-            )
-        weights = checkpoints.read_tensors(newest, "weights.safetensors", info)
-        averages = checkpoints.read_tensors(newest, "model.safetensors", info)
-        moments = checkpoints.read_tensors(newest, "optimizer.safetensors", info)
-        checkpoints.load_weights(self.network, weights, newest)
-        checkpoints.load_weights(self.averaged, averages, newest)
-        self._load_optimizer(moments)
-        self.step_count, self.seconds = info["step"], info["seconds"]
-        self.stages = info["record"].get("stages", [])
-        if self._is_main:  # they are of all processes together
-            self._losses.copy_(torch.tensor(info["losses"]))
-        if self._scaler and info["scaler"]:
-            self._scaler.load_state_dict(info["scaler"])
-
-    def _check_start(self, folder: Path) -> tuple[UNet, ModelConfig, dict[str, Any]]:
-        """An earlier model to start from, if it is of the kind and the scale that is wanted."""
-        network, config, record = checkpoints.load_model(folder)
-        theirs, ours = (run_folder.flat(dataclasses.asdict(c)) for c in (config, self.model_config))
-        free = {"text_encoder", "text_fingerprint", "max_tokens", "data_mean", "data_std"}
-        for name in theirs:
-            if name not in free and theirs[name] != ours[name]:
-                raise ValueError(
-                    f"cannot start from {folder}: its {name} is {theirs[name]!r}, here it is "
-                    f"{ours[name]!r}. Use a recipe that agrees, or start from another model"
-                )
-        if not self._take_scale(theirs):
-            raise ValueError(
-                f"cannot start from {folder}: its data have mean {config.data_mean} and deviation "
-                f"{config.data_std}, these {self.model_config.data_mean} and "
-                f"{self.model_config.data_std}. Use the same pictures"
-            )
-        return network, config, record
-
-    def _start_from(
-        self, folder: Path, network: UNet, config: ModelConfig, record: dict[str, Any]
-    ) -> None:
-        """Take over the averaged weights of an earlier model, and note where they come from."""
-        theirs, ours = config.text_fingerprint, self.model_config.text_fingerprint
-        if theirs != ours:  # this decides, not the encoder's name, which may be a folder
-            raise ValueError(
-                f"cannot start from {folder}: its text_fingerprint is {theirs!r}, here it is "
-                f"{ours!r}. Use the text encoder that it was trained with"
-            )
-        self.network.load_state_dict(network.state_dict())
-        self.words = sorted({*self.words, *record.get("words", [])})
-        kept = ("recipe", "steps", "images_seen", "training_images", "data", "seconds", "device")
-        stage = {name: record[name] for name in (*kept, "processes", "torch") if name in record}
-        stage["weights_sha256"] = checkpoints.read_info(folder)["files"]["model.safetensors"]
-        self.stages = [*record.get("stages", []), stage]
-
-    def _take_scale(self, model: dict[str, Any]) -> bool:
-        """Keep to the data scale of earlier weights; False if that of the pictures is another one.
-
-        The same glyphs come out a little different where Pillow has another FreeType.
-        """
-        names = ("data_mean", "data_std")
-        if any(abs(model[name] - getattr(self.model_config, name)) > 1e-3 for name in names):
-            return False
-        scale = {name: model[name] for name in names}
-        self.model_config = dataclasses.replace(self.model_config, **scale)
-        return True
-
-    # ------------------------------------------------------------------ preparation
-
-    def _check_data(self, dataset: PictureDataset) -> None:
-        images, size = getattr(dataset, "images", None), self.config.image_size
-        if not isinstance(images, Tensor):
-            raise TypeError(
-                "the data set must have .images, a uint8 tensor (N, C, H, W), and .prompts, as "
-                f"minidiff.datasets.ImageFolder has, got a {type(dataset).__name__} without"
-            )
-        shape, channels = tuple(images.shape[1:]), self.config.unet.in_channels
-        if shape[1:] != (size, size):
-            raise ValueError(
-                f"the recipe wants pictures of {size} × {size} pixels, those of the data set have "
-                f"the shape {shape}: set image_size, or load them at that size"
-            )
-        if shape[0] != channels:
-            raise ValueError(
-                f"the recipe wants pictures with in_channels = {channels}, those of the data set "
-                f"have {shape[0]}: set in_channels = {shape[0]} under [unet]"
-            )
-        if images.dtype != torch.uint8 or len(images) == 0:
-            raise ValueError(
-                f"the data set must hold at least one picture as uint8 (255 = white), "
-                f"got {len(images)} as {images.dtype}"
-            )
-        if self.config.text_encoder is None:
-            return
-        prompts = getattr(dataset, "prompts", None)
-        if not isinstance(prompts, Sequence):
-            raise TypeError(
-                "the data set must have .prompts, a list with a tuple of texts for each picture, "
-                f"got {type(prompts).__name__}"
-            )
-        if len(prompts) != len(images):
-            raise ValueError(
-                f"the data set has {len(images)} pictures but prompts for {len(prompts)}"
-            )
-        for i, texts in enumerate(prompts):
-            several = isinstance(texts, tuple | list) and len(texts) > 0
-            if not several or not all(isinstance(text, str) for text in texts):
-                raise ValueError(
-                    f'prompts[{i}] must be a tuple of texts, such as ("gold",), got {texts!r}'
-                )
-
-    def _check_pictures(self, info: dict[str, Any]) -> None:
-        now, before, count = self.model_config, info["model"], info["record"]["training_images"]
-        if count != len(self.images) or not self._take_scale(before):
-            raise ValueError(
-                f"this run was trained on other pictures: {count} of mean {before['data_mean']} "
-                f"and deviation {before['data_std']}, now {len(self.images)} of {now.data_mean} "
-                f"and {now.data_std}; give the same, or start a new folder"
-            )
-
-    def _encode(
-        self, dataset: PictureDataset, held_out: PictureDataset | None
-    ) -> tuple[EncodedTexts | None, str | None]:
-        """The text of all prompts as one table on the device, and the encoder's fingerprint.
-
-        Words that the encoder does not know are noted, unless they are those of the glyphs.
-        """
-        config = self.config
-        if config.text_encoder is None:
-            return None, None
-        from minidiff.text import TextEncoder, encode_texts
-
-        encoder = TextEncoder(config.text_encoder, config.max_tokens, self.device)
-        if encoder.dim != config.unet.text_dim:
-            raise ValueError(
-                f"the text encoder {config.text_encoder!r} gives vectors of width {encoder.dim}, "
-                f"but unet.text_dim is {config.unet.text_dim}: set it to {encoder.dim}"
-            )
-        if self.data["kind"] != "glyphs":
-            ours = sorted({text for several in dataset.prompts for text in several})
-            # Of a sign of another script only that there is one may be left.
-            nothing = set(encoder._token_ids(["\N{CUNEIFORM SIGN A}"])[0])
-            words = sorted(set(encoder.unknown_words(ours)))
-            pieces = zip(words, encoder._token_ids(words))
-            self.words = [word for word, ids in pieces if not nothing.issuperset(ids)]
-            if self._is_main:
-                _warn_of_alike(ours, encoder)
-        prompts = [*dataset.prompts, *(held_out.prompts if held_out else [])]
-        texts = sorted({text for several in prompts for text in several})
-        with self.accelerator.main_process_first():  # one process fills the cache
-            table = encode_texts(texts, encoder, cache_dir())
-        return table.to(self.device), encoder.fingerprint
-
-    def _prompt_rows(self, dataset: PictureDataset) -> tuple[Tensor, Tensor]:
-        """For each picture the rows of its prompts, (N, most), and how many they are, (N,)."""
-        if self.texts is None:
-            return torch.empty(0, 1, dtype=torch.long), torch.empty(0, dtype=torch.long)
-        rows = [self.texts.rows(several) for several in dataset.prompts]
-        count = torch.tensor([len(several) for several in rows])
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1), count
-
-    def _model_config(self, images: Tensor) -> ModelConfig:
-        config = self.config
-        share = torch.bincount(images.flatten(), minlength=256).double() / images.numel()
-        grey = torch.arange(256, dtype=torch.float64) / 127.5 - 1
-        mean = (share * grey).sum()
-        std = (share * (grey - mean) ** 2).sum().sqrt()
-        return ModelConfig(
-            unet=config.unet,
-            image_size=config.image_size,
-            schedule=config.schedule,
-            zero_terminal_snr=config.zero_terminal_snr,
-            prediction_type=config.prediction_type,
-            data_mean=round(mean.item(), 6),
-            data_std=round(max(std.item(), 1e-6), 6),
-            text_encoder=config.text_encoder,
-            max_tokens=config.max_tokens,
-        )
-
-
-def _warn_of_alike(texts: list[str], encoder: TextEncoder) -> None:
-    """Say of texts that they differ, but not to the encoder; large and small letters may."""
-    first: dict[tuple[int, ...], str] = {}
-    alike = []
-    for text, ids in zip(texts, encoder._token_ids(texts)):
-        other = first.setdefault(tuple(ids), text)
-        if other.lower().split() != text.lower().split():
-            alike.append((text, other))
-    if alike:
-        warnings.warn(
-            f"{len(alike)} of {len(texts)} texts read the same as another, first {alike[0][0]!r} "
-            f"as {alike[0][1]!r}: to the text encoder {encoder.name!r} they are one prompt, which "
-            "draws the pictures of all of them. Write them in words that it knows, or take another "
-            "text_encoder",
-            stacklevel=2,
-        )

@@ -1,0 +1,117 @@
+"""The parts of `minidiff train`: which recipe, which pictures, and what is drawn on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minidiff import plots, shell
+from minidiff.datasets import ImageFolder
+from minidiff.glyphs import GlyphDataset
+from minidiff.networks import NETWORKS
+from minidiff.pipeline import Pipeline
+from minidiff.recipe import TrainingConfig
+from minidiff.run_folder import newest_info
+from minidiff.storage import read_info
+
+if TYPE_CHECKING:
+    from minidiff.batches import PictureDataset
+    from minidiff.training import Trainer
+
+__all__ = ["SampleGrids", "config_of", "pictures_of", "remembered"]
+
+SAMPLE_PROMPTS = ("gold", "water", "tree", "bird", "fire", "hand", "a kind of fish", "to speak")
+
+
+def pictures_of(
+    config: TrainingConfig, data: Path | None
+) -> tuple[PictureDataset, PictureDataset | None, Sequence[str]]:
+    """What is learnt from, what is held out, and prompts for the sample sheets."""
+    dataset: PictureDataset
+    held_out: PictureDataset | None = None
+    prompts: Sequence[str] = SAMPLE_PROMPTS
+    if data is not None:
+        dataset = ImageFolder(data, config.image_size)
+        texts = dict.fromkeys(shell.cleaned(several[0]) for several in dataset.prompts)
+        prompts = [text for text in texts if text][: len(prompts)]
+    else:
+        dataset = GlyphDataset(config.image_size, "train")
+        held_out = GlyphDataset(config.image_size, "test")
+    return dataset, held_out, (prompts if config.text_encoder and prompts else [""])
+
+
+def remembered(output: Path) -> Path | None:
+    """The folder of own pictures that a run began with; None for the glyphs."""
+    known = newest_info(output)[1].get("data", {})  # earlier releases did not remember it
+    if known.get("kind") == "other":
+        raise ValueError(
+            f"the pictures of {output} came from a program, not from a folder: go on with that "
+            "program, or give --data"
+        )
+    folder = None if known.get("path") is None else Path(known["path"])
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(
+            f"the pictures of {output} were in {folder}, which is not there any more: give the "
+            "folder that they are in now with --data"
+        )
+    return folder
+
+
+def config_of(
+    recipe: str | None, running: Path | None, overrides: dict[str, Any], source: Path | None = None
+) -> TrainingConfig:
+    """The settings: of the recipe, else of the run or the model to go on from, else of glyph64."""
+    known: dict[str, Any] | None = None
+    if running is not None:
+        known = newest_info(running)[1]["training"]
+    elif source is not None:
+        info = read_info(source)
+        known = {**info.get("record", {}).get("recipe", {}), **info["model"]}
+        # How long that run was allowed to take and what it wrote when say nothing of the model.
+        names = {*NETWORKS, *(f.name for f in dataclasses.fields(TrainingConfig))}
+        names -= {"time_limit", "compile"}
+        known = {n: v for n, v in known.items() if n in names and not n.endswith("_every")}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if recipe is None and known is not None:
+        return TrainingConfig.from_dict({**known, **given})
+    return TrainingConfig.recipe(recipe or "glyph64", **given)
+
+
+class SampleGrids:
+    """What the averaged weights draw now, a row a prompt: <run>/samples/step-….png.
+
+    One that fails does not end the training; the first is told of.
+    """
+
+    def __init__(self, prompts: Sequence[str] = SAMPLE_PROMPTS) -> None:
+        self.prompts = prompts
+        self.pipeline: Pipeline | None = None  # kept: its text encoder takes seconds to load
+        self.failed = False
+
+    def __call__(self, trainer: Trainer) -> None:
+        try:
+            self.draw(trainer)
+        except Exception as error:  # hours of training are worth more than a picture of them
+            if not self.failed:
+                self.failed = True
+                if not shell.is_users(error):
+                    traceback.print_exception(error)
+                warnings.warn(
+                    f"a sample sheet failed, training goes on: {type(error).__name__}: {error}",
+                    stacklevel=2,
+                )
+
+    def draw(self, trainer: Trainer) -> None:
+        if self.pipeline is None:
+            self.pipeline = Pipeline(
+                trainer.averaged, trainer.model_config, trainer.record(), trainer.device
+            )
+        images = self.pipeline(self.prompts, num_images_per_prompt=8)
+        folder = trainer.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        sheet = plots.grid(images, columns=8, labels=self.prompts)
+        plots.save_picture(folder / f"step-{trainer.step_count:08d}.png", sheet)

@@ -1,0 +1,87 @@
+"""The networks that exist, by name, and all that the rest of the house knows of one.
+
+A network is a module that is called as `network(x, t, **condition)`, with x_t (B, C, H, W) and its
+timesteps (B,), and answers in the shape of x_t. It is made from a frozen dataclass, its config,
+which travels in every checkpoint under the network's name. What others must know of it they read
+from a `Description`; a config need only have the attributes in which it differs from that.
+
+A network of one's own is one more line::
+
+    NETWORKS["mine"] = MyNetwork, MyConfig
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from minidiff.unet import UNet, UNetConfig
+
+__all__ = ["NETWORKS", "Description", "build", "describe", "registered"]
+
+#: name -> class, and class of its config.
+NETWORKS: dict[str, tuple[Any, Any]] = {"unet": (UNet, UNetConfig)}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a network.
+
+    Attributes:
+        name: what it is called in `NETWORKS`, and in checkpoints and recipes.
+        in_channels: channels of x_t.
+        out_channels: channels of its answer; `in_channels` if the config does not say.
+        condition_channels: channels of a picture that is laid beside x_t (`picture=`); 0: none.
+        multiple: height and width of x_t must be multiples of this.
+        text_dim: width of the tokens that it reads (`tokens=` and `mask=`), or None for no text.
+    """
+
+    name: str
+    in_channels: int = 1
+    out_channels: int = 1
+    condition_channels: int = 0
+    multiple: int = 1
+    text_dim: int | None = None
+
+
+def describe(config: Any) -> Description:
+    """What the config of a registered network says of it.
+
+    Raises:
+        ValueError: for the config of none.
+    """
+    name = next((n for n, (_, kind) in NETWORKS.items() if type(config) is kind), None)
+    if name is None:
+        raise ValueError(
+            f"network must be the config of a known one ({', '.join(NETWORKS)}), got {config!r}"
+        )
+    names = [f.name for f in dataclasses.fields(Description)][1:]
+    said = {n: getattr(config, n) for n in names if getattr(config, n, None) is not None}
+    return Description(name, **{"out_channels": said.get("in_channels", 1), **said})
+
+
+def build(config: Any) -> nn.Module:
+    """A new network of this config.
+
+    Raises:
+        ValueError: for the config of none that is known.
+    """
+    network: nn.Module = NETWORKS[describe(config).name][0](config)
+    return network
+
+
+def registered(values: dict[str, Any], registry: dict[str, Any], kind: str) -> str:
+    """Which of the registered names stands in these settings, as {"unet": {…}}.
+
+    Raises:
+        ValueError: if none does, naming the one that does and those that are known.
+    """
+    found = [name for name in registry if name in values]
+    if len(found) != 1:
+        others = [n for n, v in values.items() if isinstance(v, dict) and n not in registry]
+        got = " and ".join(map(repr, found or others)) or "none"
+        raise ValueError(f"unknown {kind}, {got}: known are {', '.join(registry)}")
+    return found[0]

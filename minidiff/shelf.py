@@ -1,0 +1,98 @@
+"""The shelf: which trained models ship with the package, and where a name or a path leads."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minidiff.inputs import as_path, is_folder, warn_of_namesake
+from minidiff.run_folder import latest_checkpoint
+from minidiff.storage import read_info
+
+__all__ = ["DEFAULT_MODEL", "ModelCard", "find_model", "pretrained"]
+
+MODELS = Path(__file__).parent / "models"
+DEFAULT_MODEL = "glyph64"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model that ships with the package."""
+
+    name: str
+    image_size: int
+    parameters: int
+    megabytes: float
+    quality: dict[str, Any]  #: measured figures, see the record in its config.json
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{key} {value}" for key, value in self.quality.items())
+        size = f"{self.image_size} × {self.image_size}"
+        return (
+            f"{self.name}: {size}, {self.parameters / 1e6:.2f} M parameters, "
+            f"{self.megabytes:.1f} MB; {figures or 'not measured yet'}"
+        )
+
+
+def pretrained() -> list[ModelCard]:
+    """The models that ship with the package, with size, parameters and measured quality."""
+    cards = []
+    for folder in _shipped().values():
+        info = read_info(folder)
+        weights = folder / "model.safetensors"
+        record = info.get("record", {})
+        cards.append(
+            ModelCard(
+                folder.name,
+                info["model"]["image_size"],
+                _count_parameters(weights),
+                weights.stat().st_size / 1e6,
+                record.get("quality", {}),
+            )
+        )
+    return cards
+
+
+def _count_parameters(path: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.parent.name: path.parent for path in sorted(MODELS.glob("*/config.json"))}
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The folder that `load` reads for this name or path.
+
+    A text that is the name of a model that ships means that one, a `pathlib.Path` the folder.
+
+    Raises:
+        FileNotFoundError: if there is none, naming the models that ship.
+        TypeError: for what is neither a name nor a path.
+    """
+    folder, name = as_path("name_or_path", name_or_path), os.fspath(name_or_path)
+    shipped = _shipped()
+    if name in shipped and (isinstance(name_or_path, str) or not is_folder(folder)):
+        warn_of_namesake(name, folder, "model")
+        return shipped[name]
+    if not name or not is_folder(folder):
+        raise FileNotFoundError(
+            f"no model {name!r}: give one that ships ({', '.join(shipped)}) or the "
+            "folder of a checkpoint or training run"
+        )
+    for place in (folder, folder / "model"):
+        if (place / "config.json").is_file():
+            return place
+    newest = latest_checkpoint(folder)
+    if newest is None and any((folder / name).exists() for name in ("log.jsonl", ".lock")):
+        raise FileNotFoundError(
+            f"the run in {folder} has saved nothing yet: wait for its first checkpoint, or give "
+            "another model"
+        )
+    return newest or folder
