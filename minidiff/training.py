@@ -19,7 +19,6 @@ import platform
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -44,7 +43,7 @@ from minidiff.schedules import whole_number
 from minidiff.unet import UNet
 
 if TYPE_CHECKING:
-    from minidiff.text import EncodedTexts, TextEncoder
+    from minidiff.texts import EncodedTexts
 
 __all__ = [
     "PictureDataset",
@@ -720,7 +719,8 @@ class Trainer:
         config = self.config
         if config.text_encoder is None:
             return None, None
-        from minidiff.text import TextEncoder, encode_texts
+        from minidiff.text import TextEncoder
+        from minidiff.texts import different_texts, encode_texts, warn_of_alike
 
         encoder = TextEncoder(config.text_encoder, config.max_tokens, self.device)
         if encoder.dim != config.unet.text_dim:
@@ -729,16 +729,11 @@ class Trainer:
                 f"but unet.text_dim is {config.unet.text_dim}: set it to {encoder.dim}"
             )
         if self.data["kind"] != "glyphs":
-            ours = sorted({text for several in dataset.prompts for text in several})
-            # Of a sign of another script only that there is one may be left.
-            nothing = set(encoder._token_ids(["\N{CUNEIFORM SIGN A}"])[0])
-            words = sorted(set(encoder.unknown_words(ours)))
-            pieces = zip(words, encoder._token_ids(words))
-            self.words = [word for word, ids in pieces if not nothing.issuperset(ids)]
+            ours = different_texts(dataset.prompts)
+            self.words = encoder.unknown_words(ours)
             if self._is_main:
-                _warn_of_alike(ours, encoder)
-        prompts = [*dataset.prompts, *(held_out.prompts if held_out else [])]
-        texts = sorted({text for several in prompts for text in several})
+                warn_of_alike(ours, encoder)
+        texts = different_texts(dataset.prompts, held_out.prompts if held_out else [])
         with self.accelerator.main_process_first():  # one process fills the cache
             table = encode_texts(texts, encoder, cache_dir())
         return table.to(self.device), encoder.fingerprint
@@ -767,22 +762,4 @@ class Trainer:
             data_std=round(max(std.item(), 1e-6), 6),
             text_encoder=config.text_encoder,
             max_tokens=config.max_tokens,
-        )
-
-
-def _warn_of_alike(texts: list[str], encoder: TextEncoder) -> None:
-    """Say of texts that they differ, but not to the encoder; large and small letters may."""
-    first: dict[tuple[int, ...], str] = {}
-    alike = []
-    for text, ids in zip(texts, encoder._token_ids(texts)):
-        other = first.setdefault(tuple(ids), text)
-        if other.lower().split() != text.lower().split():
-            alike.append((text, other))
-    if alike:
-        warnings.warn(
-            f"{len(alike)} of {len(texts)} texts read the same as another, first {alike[0][0]!r} "
-            f"as {alike[0][1]!r}: to the text encoder {encoder.name!r} they are one prompt, which "
-            "draws the pictures of all of them. Write them in words that it knows, or take another "
-            "text_encoder",
-            stacklevel=2,
         )
