@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml constraints.txt
 	echo "Afterwards make test takes about 12 minutes on 2 cores, make book 10 seconds."; \
 	clear=; $(RUN) -c "" 2>/dev/null || clear=--clear; "$$p" -m venv $$clear .venv
 	@$(RUN) -m pip install -q setuptools wheel -c constraints.txt
-	$(RUN) -m pip install --no-build-isolation -e ".[notebooks,evaluate,book,test,data]" \
+	$(RUN) -m pip install --no-build-isolation -e ".[notebooks,book,test,data]" \
 	  -c constraints.txt
 	@pwd -P > $(STAMP)
 

@@ -50,7 +50,8 @@ from minidiff.pipeline import load
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import latest_checkpoint
 from minidiff.samplers import seeded_generator, standard_normal
-from minidiff.text import EncodedTexts, TextEncoder, encode_texts
+from minidiff.text import TextEncoder
+from minidiff.texts import EncodedTexts, encode_texts
 from minidiff.training import Trainer
 from minidiff.unet import UNet
 

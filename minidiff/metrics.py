@@ -8,13 +8,12 @@ Distances are taken in the features of the recogniser (`minidiff.recogniser`), (
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from minidiff.glyphs import as_pictures, check_pictures, nearest
 from minidiff.inputs import plain_torch
@@ -34,6 +33,7 @@ __all__ = [
     "frechet_distance",
     "grey_share",
     "kernel_distance",
+    "maximum_mean_discrepancy",
     "nearest_distance",
     "precision_recall",
     "wilson",
@@ -50,17 +50,6 @@ def features(recogniser: Recogniser, images: Tensor) -> Tensor:
     return torch.cat([recogniser.features(x) for x in images.split(256)])
 
 
-class _AsTheyAre(nn.Module):
-    """What torchmetrics calls a feature extractor, for features that are extracted already."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.num_features = width
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
 def frechet_distance(real: Tensor, other: Tensor) -> float:
     """Fréchet distance between two sets of features (Heusel et al. 2017, eq. 6).
 
@@ -68,25 +57,24 @@ def frechet_distance(real: Tensor, other: Tensor) -> float:
     samples: compare only figures taken with the same ones.
 
     Args:
-        real, other: (N, d) and (M, d).
+        real, other: (N, d) and (M, d), at least 2 a side.
 
     Raises:
-        ValueError: for features of different widths.
+        ValueError: for fewer, or features of different widths.
     """
-    real, other = _features(real, other)
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    distance = FrechetInceptionDistance(feature=_AsTheyAre(real.shape[1])).set_dtype(torch.float64)
-    distance.update(real.double(), real=True)
-    distance.update(other.double(), real=False)
-    return float(distance.compute())
+    real, other = (x.cpu().double() for x in _features(real, other, at_least=2))
+    shift = (real.mean(0) - other.mean(0)).square().sum()
+    one, two = (torch.atleast_2d(x.T.cov()) for x in (real, other))
+    root = torch.linalg.eigvals(one @ two).sqrt().real.sum()  # the trace of (C1 C2)^½
+    return (shift + one.trace() + two.trace() - 2 * root).item()
 
 
+@plain_torch()
 def kernel_distance(real: Tensor, other: Tensor, size: int = 256, seed: int = 0) -> float:
     """Kernel distance between two sets of features (Bińkowski et al. 2018): near 0 for equal ones.
 
-    Unlike the Fréchet distance it does not depend on how many samples there are. The mean over 100
-    random subsets of `size`.
+    Unlike the Fréchet distance it does not depend on how many samples there are. The mean of
+    `maximum_mean_discrepancy` over 100 random subsets of `size`.
 
     Args:
         real, other: (N, d) and (M, d), each at least `size`.
@@ -94,23 +82,34 @@ def kernel_distance(real: Tensor, other: Tensor, size: int = 256, seed: int = 0)
     Raises:
         ValueError: for fewer, or features of different widths.
     """
-    real, other = _features(real, other)
     if (size := whole_number("size", size)) < 2:
         raise ValueError(f"size must be at least 2, got {size}")
-    if min(len(real), len(other)) < size:
-        raise ValueError(
-            f"kernel_distance needs {size} samples a side, got {len(real)}, {len(other)}"
-        )
-    from torchmetrics.image.kid import KernelInceptionDistance
+    real, other = _features(real, other, at_least=size)
+    generator = torch.Generator().manual_seed(seed)
+    values = []
+    for _ in range(100):
+        some = (x[torch.randperm(len(x), generator=generator)[:size]] for x in (real, other))
+        values.append(maximum_mean_discrepancy(*some))
+    return torch.stack(values).mean().item()
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it keeps all features, which are few here
-        distance = KernelInceptionDistance(_AsTheyAre(real.shape[1]), subsets=100, subset_size=size)
-    distance.update(real, real=True)
-    distance.update(other, real=False)
-    with torch.random.fork_rng(devices=[]):  # the subsets come from the global generator
-        torch.manual_seed(seed)
-        return float(distance.compute()[0])
+
+def maximum_mean_discrepancy(x: Tensor, y: Tensor) -> Tensor:
+    """Its square, without bias, for the kernel (a·b / d + 1)³ (Gretton et al. 2012, lemma 6).
+
+    The mean kernel of two different ones of `x`, and of `y`, less twice that of one of each.
+
+    Args:
+        x, y: (n, d) each.
+    """
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def mean_of_pairs(a: Tensor) -> Tensor:
+        k = kernel(a, a)
+        return (k.sum() - k.trace()) / (len(a) * (len(a) - 1))
+
+    return mean_of_pairs(x) + mean_of_pairs(y) - 2 * kernel(x, y).mean()
 
 
 def precision_recall(real: Tensor, other: Tensor, k: int = 3) -> tuple[float, float]:
@@ -143,7 +142,7 @@ def precision_recall(real: Tensor, other: Tensor, k: int = 3) -> tuple[float, fl
     return share(other, real), share(real, other)
 
 
-def _features(real: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+def _features(real: Tensor, other: Tensor, at_least: int = 0) -> tuple[Tensor, Tensor]:
     """Both in the same precision, which is single at least."""
     for features in (real, other):
         if not isinstance(features, Tensor) or not features.is_floating_point():
@@ -153,6 +152,10 @@ def _features(real: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             "features must be (N, d) and (M, d) of the same width d, "
             f"got {tuple(real.shape)} and {tuple(other.shape)}"
+        )
+    if min(len(real), len(other)) < at_least:
+        raise ValueError(
+            f"the distance needs {at_least} samples a side, got {len(real)}, {len(other)}"
         )
     dtype = torch.promote_types(torch.promote_types(real.dtype, other.dtype), torch.float32)
     return real.to(dtype), other.to(dtype)

@@ -21,17 +21,14 @@ import os
 import re
 import threading
 import unicodedata
-import warnings
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from minidiff.inputs import as_device, as_path, is_folder, plain_torch, warn_of_namesake
 from minidiff.schedules import whole_number
@@ -138,14 +135,62 @@ class TextEncoder:
         """
         if (batch_size := whole_number("batch_size", batch_size)) < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        token_ids = self._token_ids(_checked_texts("prompts", prompts))
+        token_ids = self.token_ids(checked_texts("prompts", prompts))
         counts = torch.tensor([len(ids) for ids in token_ids], dtype=torch.long)
         length = max((len(ids) for ids in token_ids), default=0)
         tokens = torch.zeros(len(token_ids), length, self.dim, device=self.device)
-        for rows, states in self._states(token_ids, batch_size):
+        for rows, states in self.states(token_ids, batch_size):
             tokens[rows, : states.shape[1]] = states
         mask = torch.arange(length) < counts[:, None]
         return TextTokens(tokens, mask.to(self.device))
+
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token numbers of each prompt, at most max_tokens; none for a blank prompt."""
+        if not prompts:
+            return []
+        clean = [_clean(prompt) for prompt in prompts]
+        how = {"padding": False, "truncation": True, "max_length": self.max_tokens}
+        with TOKENIZING:
+            encoded = self._tokenizer(clean, **how)
+        pairs = zip(prompts, encoded["input_ids"], strict=True)
+        return [ids if prompt.strip() else [] for prompt, ids in pairs]
+
+    def tokens(self, prompt: str) -> list[str]:
+        """The n tokens of a prompt as text, the encoder's own marks among them."""
+        (ids,) = self.token_ids([prompt])
+        return [str(token) for token in self._tokenizer.convert_ids_to_tokens(ids)]
+
+    def table_rows(self, prompt: str) -> Tensor:
+        """(n, d): each token's row in the encoder's table, before it looks at its neighbours.
+
+        On the CPU.
+        """
+        (ids,) = self.token_ids([prompt])
+        table: Tensor = self._model.get_input_embeddings().weight
+        return table[ids].detach().cpu()
+
+    @torch.inference_mode()
+    def states(
+        self, token_ids: Sequence[Sequence[int]], batch_size: int = 256
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield (rows, states (len(rows), n, d)), shortest prompts first.
+
+        A batch holds prompts of one length only. So nothing is ever padded here, and what stands
+        beside a prompt cannot change its vectors. Empty prompts are left out.
+
+        Args:
+            token_ids: of each prompt, see `token_ids`.
+        """
+        by_length: dict[int, list[int]] = {}
+        for row, ids in enumerate(token_ids):
+            by_length.setdefault(len(ids), []).append(row)
+        by_length.pop(0, None)
+        for _, group in sorted(by_length.items()):
+            for start in range(0, len(group), batch_size):
+                rows = group[start : start + batch_size]
+                batch = torch.tensor([token_ids[row] for row in rows], device=self.device)
+                output = self._model(input_ids=batch, attention_mask=torch.ones_like(batch))
+                yield rows, output.last_hidden_state
 
     def understands(self, prompt: str, known_words: Container[str] = ()) -> str | None:
         """None, or a sentence saying why the encoder makes nothing (or little) of the prompt.
@@ -164,21 +209,26 @@ class TextEncoder:
         return None
 
     def unknown_words(self, texts: Iterable[str]) -> list[str]:
-        """Those words of the texts of which the encoder makes nothing: lower case, sorted.
+        """Those words of the texts of which the encoder makes little: lower case, sorted.
 
-        A model that was trained with them has seen them all the same; see `understands`.
+        A model that was trained with them has seen them all the same; see `understands`. Words of
+        which nothing is left but that there was one, in another script, are not among them.
         """
         found = {word for text in texts for word in re.findall(r"\w+", text.lower())}
         words = sorted(found)
-        known = zip(words, self._knows(words))
-        return [word for word, knows in known if not knows or self._foreign(word)]
+        nothing = set(self.token_ids(["\N{CUNEIFORM SIGN A}"])[0])
+        return [
+            word
+            for word, knows, ids in zip(words, self._knows(words), self.token_ids(words))
+            if (not knows or self._foreign(word)) and not nothing.issuperset(ids)
+        ]
 
     def overlong(self, prompt: str) -> str | None:
         """None, or a sentence saying how much of the prompt lies behind max_tokens, unread."""
         ends = [word.end() for word in re.finditer(r"\S+", prompt)]
-        if not self._are_longer([prompt])[0]:
+        if not self.are_longer([prompt])[0]:
             return None
-        longer = lambda end: self._are_longer([prompt[:end]])[0]  # noqa: E731
+        longer = lambda end: self.are_longer([prompt[:end]])[0]  # noqa: E731
         unread = len(ends) - bisect.bisect_left(ends, True, key=longer)
         which = f"the last {unread} words are" if unread > 1 else "the last word is"
         if unread == len(ends):
@@ -207,129 +257,19 @@ class TextEncoder:
         whole = len(pieces) == 1 and (len(word) > 1 or word.isdigit())
         return whole or len(word) / len(pieces) >= MIN_LETTERS_PER_PIECE
 
-    def _are_longer(self, texts: Sequence[str]) -> list[bool]:
+    def are_longer(self, texts: Sequence[str]) -> list[bool]:
         """Whether each text has more than max_tokens tokens."""
         wider = copy.copy(self)
         wider.max_tokens += 1
-        return [len(ids) > self.max_tokens for ids in wider._token_ids(texts)]
-
-    def _token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Token numbers of each prompt, at most max_tokens; none for a blank prompt."""
-        if not prompts:
-            return []
-        clean = [_clean(prompt) for prompt in prompts]
-        how = {"padding": False, "truncation": True, "max_length": self.max_tokens}
-        with TOKENIZING:
-            encoded = self._tokenizer(clean, **how)
-        pairs = zip(prompts, encoded["input_ids"], strict=True)
-        return [ids if prompt.strip() else [] for prompt, ids in pairs]
-
-    @torch.inference_mode()
-    def _states(
-        self, token_ids: Sequence[Sequence[int]], batch_size: int
-    ) -> Iterator[tuple[list[int], Tensor]]:
-        """Yield (rows, states (len(rows), n, d)), shortest prompts first.
-
-        A batch holds prompts of one length only. So nothing is ever padded here, and what stands
-        beside a prompt cannot change its vectors.
-        """
-        by_length: dict[int, list[int]] = {}
-        for row, ids in enumerate(token_ids):
-            by_length.setdefault(len(ids), []).append(row)
-        by_length.pop(0, None)
-        for _, group in sorted(by_length.items()):
-            for start in range(0, len(group), batch_size):
-                rows = group[start : start + batch_size]
-                batch = torch.tensor([token_ids[row] for row in rows], device=self.device)
-                output = self._model(input_ids=batch, attention_mask=torch.ones_like(batch))
-                yield rows, output.last_hidden_state
+        return [len(ids) > self.max_tokens for ids in wider.token_ids(texts)]
 
 
-@dataclass
-class EncodedTexts:
-    """The tokens of N texts end to end: text i is `values[offsets[i]:offsets[i + 1]]`.
-
-    Ragged, because padding every text to 32 tokens would triple the memory.
-
-    Attributes:
-        values: (total_tokens, d) float16.
-        offsets: (N + 1,) int64.
-        index: text -> row; row -1 stands for the empty prompt.
-    """
-
-    values: Tensor
-    offsets: Tensor
-    index: dict[str, int]
-
-    def rows(self, texts: Sequence[str]) -> Tensor:
-        """Rows (B,) int64 of the texts; -1 for `""`.
-
-        Raises:
-            KeyError: for a text that is not in the table.
-        """
-        return torch.tensor([self.index[text] for text in texts], dtype=torch.long)
-
-    def batch(
-        self, rows: Tensor, length: int | None = None, dtype: torch.dtype = torch.float32
-    ) -> TextTokens:
-        """Gather rows (B,) into tokens (B, n, d) and mask (B, n), on the table's device.
-
-        n is `length` (longer texts are cut), or the longest text of the batch. On a GPU give a
-        length: finding the longest makes the host wait for the device.
-        """
-        rows = rows.to(self.offsets.device)
-        starts = self.offsets[rows]
-        # Row -1 starts at offsets[-1], the end, and ends at offsets[0] = 0: a negative count, so 0.
-        counts = (self.offsets[rows + 1] - starts).clamp(min=0)
-        if length is None:
-            length = int(counts.max()) if len(counts) else 0
-        position = torch.arange(length, device=rows.device)
-        mask = position < counts[:, None]
-        if len(self.values) == 0:
-            return TextTokens(mask.new_zeros(*mask.shape, self.values.shape[1], dtype=dtype), mask)
-        places = (starts[:, None] + position).masked_fill(~mask, 0)
-        tokens = self.values[places].to(dtype).masked_fill(~mask[..., None], 0)
-        return TextTokens(tokens, mask)
-
-    def to(self, device: str | torch.device) -> EncodedTexts:
-        """The same on a device."""
-        return EncodedTexts(self.values.to(device), self.offsets.to(device), self.index)
-
-
-def encode_texts(
-    texts: Sequence[str], encoder: TextEncoder, cache: Path | None = None
-) -> EncodedTexts:
-    """Encode the different texts among `texts` once; repeats and blank ones cost nothing.
-
-    Args:
-        cache: a folder. The table is kept there under the encoder's fingerprint, max_tokens and a
-            hash of the texts; a file that is damaged is built again, with a warning.
+def checked_texts(name: str, texts: Any) -> list[str]:
+    """The texts as a list.
 
     Raises:
         TypeError: for one string instead of a list of them, or what is no string in it.
-
-    Warns:
-        UserWarning: if texts are longer than max_tokens: how many.
     """
-    texts = _checked_texts("texts", texts)
-    unique = [text for text in dict.fromkeys(texts) if text.strip()]
-    index = {text: row for row, text in enumerate(unique)}
-    index |= {text: -1 for text in ["", *texts] if not text.strip()}
-    path = table = None
-    if cache is not None:
-        key = hashlib.sha256(json.dumps(unique).encode("utf-8")).hexdigest()[:16]
-        name = f"text-{encoder.fingerprint}-{encoder.max_tokens}-{key}.safetensors"
-        path = as_path("cache", cache) / name
-        table = _read_table(path, len(unique), encoder.dim)
-    if table is None:
-        table = _build_table(unique, encoder)
-        if path is not None:
-            _write_table(path, *table)
-    _warn_of_cut(unique, table[1], encoder)
-    return EncodedTexts(*table, index)
-
-
-def _checked_texts(name: str, texts: Any) -> list[str]:
     several = isinstance(texts, Iterable) and not isinstance(texts, str | bytes)
     checked = list(texts) if several else [texts]
     for text in checked:
@@ -341,76 +281,6 @@ def _checked_texts(name: str, texts: Any) -> list[str]:
 def _clean(text: str) -> str:
     """A command line may hand over broken bytes (lone surrogates), which no tokenizer takes."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _warn_of_cut(texts: list[str], offsets: Tensor, encoder: TextEncoder) -> None:
-    """Only a text that fills max_tokens may be longer: few are counted again."""
-    full = (offsets.diff() == encoder.max_tokens).nonzero()[:, 0].tolist()
-    if cut := sum(encoder._are_longer([texts[i] for i in full])):
-        warnings.warn(
-            f"{cut:,} of {len(texts):,} texts are longer than max_tokens = {encoder.max_tokens}; "
-            "their last words are not read",
-            stacklevel=3,
-        )
-
-
-@plain_torch()
-def _build_table(texts: Sequence[str], encoder: TextEncoder) -> tuple[Tensor, Tensor]:
-    """Encode to values (total_tokens, d) float16 and offsets (N + 1,), on the CPU."""
-    token_ids = encoder._token_ids(texts)
-    counts = torch.tensor([len(ids) for ids in token_ids], dtype=torch.long)
-    offsets = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
-    values = torch.empty(int(offsets[-1]), encoder.dim, dtype=torch.float16)
-    # The bar counts tokens, as the work does, and only shows when there is something to wait for.
-    bar = tqdm(
-        total=len(values), desc=f"Encoding {len(texts)} texts", unit=" tokens", leave=False, delay=1
-    )
-    with bar:
-        for rows, states in encoder._states(token_ids, batch_size=256):
-            n = states.shape[1]
-            places = offsets[rows][:, None] + torch.arange(n)
-            values[places] = states.to("cpu", torch.float16)
-            bar.update(len(rows) * n)
-    return values, offsets
-
-
-def _read_table(path: Path, rows: int, dim: int) -> tuple[Tensor, Tensor] | None:
-    """The table in `path`, or None if there is none or it is not what was written."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            values, offsets = file.get_tensor("values"), file.get_tensor("offsets")
-            expected = (file.metadata() or {}).get("sha256")
-        whole = expected == _table_hash(values, offsets) and offsets.shape == (rows + 1,)
-        if whole and values.shape == (int(offsets[-1]), dim):
-            return values, offsets
-        problem = "its contents are not what was written"
-    except (OSError, SafetensorError) as error:
-        problem = str(error)
-    warnings.warn(f"the cache {path} is damaged and is built again ({problem})", stacklevel=3)
-    return None
-
-
-def _write_table(path: Path, values: Tensor, offsets: Tensor) -> None:
-    """Write under another name first: `path` never holds half a table."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {"values": values, "offsets": offsets}, part, {"sha256": _table_hash(values, offsets)}
-        )
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        warnings.warn(f"the encoded texts are not kept in {path}: {error}", stacklevel=3)
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def _table_hash(values: Tensor, offsets: Tensor) -> str:
-    digest = hashlib.sha256(values.numpy().data)
-    digest.update(offsets.numpy().data)
-    return digest.hexdigest()
 
 
 def _locate(name: str) -> Path:

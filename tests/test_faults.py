@@ -97,7 +97,7 @@ def main() -> None:
     from PIL import Image, ImageOps
     from safetensors.torch import load_file, save
 
-    from minidiff import checkpoints, cli, datasets, plots, text
+    from minidiff import checkpoints, cli, datasets, plots, texts
 
     def write_in_place(folder: Path, files: dict[str, Any], info: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def main() -> None:
             datasets, "_load_picture", read_as_it_comes, lambda t, _: pictures.odd_pictures(t, True)
         ),
         "cache": failures(
-            text, "_read_table", read_unchecked, lambda t, f: disks.damaged_caches(t, True, f)
+            texts, "_read_table", read_unchecked, lambda t, f: disks.damaged_caches(t, True, f)
         ),
         "command": failures(
             cli, "USER_ERRORS", (OSError,), lambda t, _: calls.bad_command_lines(t, short=True)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
 
 from minidiff import metrics, recogniser
 from minidiff.checkpoints import CheckpointError
@@ -59,9 +61,39 @@ def test_kernel_distance_repeats_and_leaves_the_generator_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_kernel_distance_wants_enough() -> None:
+def test_distances_want_enough() -> None:
     with pytest.raises(ValueError, match="256 samples a side, got 300, 5"):
         metrics.kernel_distance(normal(300, 4), normal(5, 4))
+    with pytest.raises(ValueError, match="2 samples a side, got 300, 1"):
+        metrics.frechet_distance(normal(300, 4), normal(1, 4))
+    with pytest.raises(ValueError, match="size must be at least 2, got 1"):
+        metrics.kernel_distance(normal(300, 4), normal(300, 4), size=1)
+
+
+class AsTheyAre(nn.Module):
+    """What torchmetrics calls a feature extractor, for features that are extracted already."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save")
+@pytest.mark.parametrize("width", [1, 8, 128])
+def test_distances_are_those_of_torchmetrics(width: int) -> None:
+    real, other = normal(400, width), normal(100, width, seed=1) * 1.2 + 0.3
+    frechet = FrechetInceptionDistance(AsTheyAre(width)).set_dtype(torch.float64)
+    kernel = KernelInceptionDistance(AsTheyAre(width), subsets=100, subset_size=64)
+    for theirs, convert in ((frechet, Tensor.double), (kernel, Tensor.float)):
+        theirs.update(convert(real), real=True)
+        theirs.update(convert(other), real=False)
+    torch.manual_seed(3)  # from which they choose the subsets
+    expected = kernel.compute()[0].item()
+    assert metrics.kernel_distance(real, other, 64, seed=3) == pytest.approx(expected, abs=1e-6)
+    assert metrics.frechet_distance(real, other) == pytest.approx(frechet.compute().item())
 
 
 def test_precision_and_recall() -> None:

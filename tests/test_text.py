@@ -18,8 +18,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from minidiff import text as module
-from minidiff.text import EncodedTexts, TextEncoder, encode_texts
+from minidiff import text, texts
+from minidiff.text import TextEncoder
+from minidiff.texts import EncodedTexts, different_texts, encode_texts
 
 TEXTS = ["gold", "lithium, the element", "gold", "", "a heating element", "bird " * 50]
 CUT = r"1 of 4 texts are longer than max_tokens = 32; their last words are not read"
@@ -90,7 +91,7 @@ def test_import_is_light() -> None:
 
 def test_shapes_and_mask(encoder: TextEncoder) -> None:
     assert (encoder.name, encoder.dim, encoder.max_tokens) == ("minilm", 384, 32)
-    assert encoder.fingerprint == module.MINILM_SHA256[:16]
+    assert encoder.fingerprint == text.MINILM_SHA256[:16]
     out = encoder.encode(["gold", "lithium, the element"])
     assert out.tokens.shape == (2, 6, 384)  # [CLS] lithium , the element [SEP]
     assert out.tokens.dtype == torch.float32
@@ -139,6 +140,17 @@ def test_agrees_with_transformers(encoder: TextEncoder) -> None:
     torch.testing.assert_close(
         out.tokens[out.mask], expected[out.mask].float(), atol=1e-4, rtol=1e-4
     )
+
+
+def test_tokens_and_their_rows(encoder: TextEncoder, t5_folder: Path) -> None:
+    assert encoder.tokens("gold Storks") == ["[CLS]", "gold", "st", "##or", "##ks", "[SEP]"]
+    assert encoder.tokens(" ") == []
+    rows = encoder.table_rows("gold, gold")
+    assert rows.shape == (5, 384) and rows.dtype == torch.float32 and not rows.requires_grad
+    assert torch.equal(rows[1], rows[3])  # where the states of the two differ
+    assert encoder.table_rows("").shape == (0, 384)
+    other = TextEncoder(t5_folder)
+    assert other.tokens("gold") == ["gold", "</s>"] and other.table_rows("gold").shape == (2, 512)
 
 
 def test_a_word_depends_on_its_neighbours(encoder: TextEncoder) -> None:
@@ -230,12 +242,13 @@ def test_known_words_need_no_notice(encoder: TextEncoder) -> None:
 
 
 def test_unknown_words(encoder: TextEncoder) -> None:
-    texts = ["Stork, on 金; xqzt", "a Xqzt of gold", "", "\udce9 ?!"]
-    words = encoder.unknown_words(texts)
+    prompts = ["Stork, on 金; xqzt", "a Xqzt of gold", "", "\udce9 ?!"]
+    words = encoder.unknown_words(prompts)
     assert words == ["a", "stork", "xqzt", "金"]  # st-or-k
     assert all(encoder.understands(word) is not None for word in words)
-    assert all(encoder.understands(text, words) is None for text in texts[:3])
+    assert all(encoder.understands(prompt, words) is None for prompt in prompts[:3])
     assert encoder.unknown_words([]) == [] == encoder.unknown_words(["gold"])
+    assert encoder.unknown_words(["红色"]) == []  # all signs of that kind are one to it
 
 
 @pytest.mark.parametrize(
@@ -262,7 +275,7 @@ def test_what_is_not_read_is_said(encoder: TextEncoder, prompt: str, said: str |
 
 def test_threads_do_not_change_where_another_is_cut(encoder: TextEncoder) -> None:
     def ask(_: int) -> tuple[str | None, str | None, int]:
-        lengths = map(len, encoder._token_ids(["bird " * 60] * 30))
+        lengths = map(len, encoder.token_ids(["bird " * 60] * 30))
         return encoder.overlong("bird " * 60), encoder.understands("xqzt"), max(lengths)
 
     with ThreadPoolExecutor(6) as pool:
@@ -381,7 +394,7 @@ def test_missing_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_altered_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MINILM_SHA256", "0" * 64)
+    monkeypatch.setattr(text, "MINILM_SHA256", "0" * 64)
     with pytest.raises(ValueError, match="force-reinstall"):
         TextEncoder()
 
@@ -443,6 +456,12 @@ def test_max_tokens_that_is_no_number(max_tokens: Any) -> None:
 # --- table of encoded texts ---
 
 
+def test_different_texts() -> None:
+    prompts = [("water", "sea"), ("gold",), ("sea", "")]
+    assert different_texts(prompts) == ["", "gold", "sea", "water"]
+    assert different_texts(prompts, [], [("fish", "gold")]) == ["", "fish", "gold", "sea", "water"]
+
+
 def test_table_holds_each_text_once(table: EncodedTexts) -> None:
     assert table.values.dtype == torch.float16
     assert table.offsets.tolist() == [0, 3, 9, 14, 46]
@@ -488,7 +507,7 @@ def forbid_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(module, "_build_table", refuse)
+    monkeypatch.setattr(texts, "_build_table", refuse)
 
 
 @of_cut_texts
@@ -541,7 +560,7 @@ def test_damaged_cache_is_built_again(
         save_file(
             {"values": values, "offsets": offsets},
             file,
-            {"sha256": module._table_hash(values, offsets)},
+            {"sha256": texts._table_hash(values, offsets)},
         )
     with pytest.warns(UserWarning, match="damaged and is built again"):
         rebuilt = encode_texts(TEXTS, encoder, tmp_path)
@@ -566,7 +585,7 @@ def test_full_disk(encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.Mon
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "save_file", half)
+    monkeypatch.setattr(texts, "save_file", half)
     with pytest.warns(UserWarning, match="No space left"):
         encode_texts(["gold"], encoder, tmp_path)
     assert list(tmp_path.iterdir()) == []

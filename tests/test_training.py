@@ -38,7 +38,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import minidiff
-from minidiff import checkpoints, devices, run_folder, text, training
+from minidiff import checkpoints, devices, run_folder, text, texts, training
 from minidiff.checkpoints import CheckpointError, load_model
 from minidiff.endings import Ended, TrainingStopped
 from minidiff.pipeline import find_model
@@ -83,13 +83,13 @@ class Words(text.TextEncoder):
         vectors = vectors.to(self.device)
         self._model = lambda input_ids, **_: SimpleNamespace(last_hidden_state=vectors[input_ids])
 
-    def _token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         return [
             [zlib.crc32(w.encode()) % 997 for w in p.split()][: self.max_tokens] for p in prompts
         ]
 
     def unknown_words(self, texts: Iterable[str]) -> list[str]:
-        return [word for text in texts for word in text.split() if word.startswith("b")]
+        return sorted({w for text in texts for w in text.split() if w.startswith("b")})
 
 
 class OtherWords(Words):
@@ -1038,7 +1038,7 @@ def test_asked_to_end_before_the_first_step_it_leaves_nothing(
         signal.raise_signal(signal.SIGTERM)
         time.sleep(10)
 
-    monkeypatch.setattr(text, "encode_texts", encode)
+    monkeypatch.setattr(texts, "encode_texts", encode)
     with pytest.raises(Ended) as ended:
         Trainer(TEXT, Pictures(), tmp_path / "deep" / "run")
     assert ended.value.code == 128 + signal.SIGTERM
@@ -1197,7 +1197,7 @@ def test_a_run_that_could_not_begin_leaves_nothing_behind(
 
     mine = tmp_path / "mine"
     mine.mkdir()
-    for owner, name in ((text, "encode_texts"), (torch.optim, "AdamW"), (UNet, "forward")):
+    for owner, name in ((texts, "encode_texts"), (torch.optim, "AdamW"), (UNet, "forward")):
         if failure is KeyboardInterrupt and name == "forward":
             continue  # interrupted in a run, it saves
         for folder, left in ((tmp_path / "a" / "b" / "run", tmp_path / "a"), (mine, mine / "x")):
@@ -1257,7 +1257,7 @@ def test_pictures_that_changed_are_found_out_before_texts_are_encoded(
     def refuse(*_: Any) -> None:
         raise AssertionError("the texts were encoded first")
 
-    monkeypatch.setattr(text, "encode_texts", refuse)
+    monkeypatch.setattr(texts, "encode_texts", refuse)
     for config, pictures, message in (
         (TEXT, Pictures(21), "other pictures"),
         (change(TEXT, seed=1), Pictures(), "seed was 0"),

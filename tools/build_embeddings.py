@@ -25,7 +25,8 @@ from minidiff.checkpoints import write_folder
 from minidiff.figures.words import EMBEDDINGS, definitions, digest, pooled
 from minidiff.glyphs import GlyphDataset, cache_dir
 from minidiff.samplers import seeded_generator
-from minidiff.text import TextEncoder, encode_texts
+from minidiff.text import TextEncoder
+from minidiff.texts import encode_texts
 
 PLANES = 112
 UMAP: dict[str, Any] = {"n_neighbors": 15, "min_dist": 0.1, "metric": "cosine", "random_state": 0}

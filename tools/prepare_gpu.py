@@ -114,7 +114,7 @@ def _tokens_of(encoder: TextEncoder, texts: Sequence[str]) -> list[int]:
     spelling = [*letters, *(f"##{letter}" for letter in letters)]
     kept = {vocabulary[token] for token in spelling if token in vocabulary}
     kept.update(encoder._tokenizer.all_special_ids)
-    kept.update(token for ids in encoder._token_ids(texts) for token in ids)
+    kept.update(token for ids in encoder.token_ids(texts) for token in ids)
     return sorted(kept)
 
 
@@ -163,7 +163,7 @@ def _check_tokens(
     whole: TextEncoder, small: TextEncoder, kept: list[int], texts: Sequence[str]
 ) -> int:
     """How many texts have the same tokens, which must be all of them."""
-    for text, old, new in zip(texts, whole._token_ids(texts), small._token_ids(texts)):
+    for text, old, new in zip(texts, whole.token_ids(texts), small.token_ids(texts)):
         if [kept[i] for i in new] != old:
             raise ValueError(f"the copy cuts {text!r} into other tokens")
     return len(texts)

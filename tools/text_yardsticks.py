@@ -27,7 +27,8 @@ from minidiff.checkpoints import write_folder
 from minidiff.evaluation import TEXT, TEXT_YARDSTICKS
 from minidiff.glyphs import GlyphDataset, cache_dir
 from minidiff.recogniser import RADICALS
-from minidiff.text import TextEncoder, encode_texts
+from minidiff.text import TextEncoder
+from minidiff.texts import encode_texts
 
 PASSES, RATE, BATCH = 20, 0.01, 512
 

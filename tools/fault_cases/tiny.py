@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 import minidiff
 from fault_cases.frame import new_folder
-from minidiff import checkpoints, glyphs, text
+from minidiff import checkpoints, glyphs, text, texts
 from minidiff.checkpoints import ModelConfig
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints
@@ -49,7 +49,7 @@ class Words(text.TextEncoder):
         vectors = torch.randn(97, self.dim, generator=torch.Generator().manual_seed(0))
         self._model = lambda input_ids, **_: SimpleNamespace(last_hidden_state=vectors[input_ids])
 
-    def _token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         return [[zlib.crc32(word.encode()) % 97 for word in prompt.split()] for prompt in prompts]
 
 
@@ -148,4 +148,4 @@ def few_glyphs(size: int = 16) -> torch.Tensor:
 
 
 def few_texts(cache: Path) -> torch.Tensor:
-    return text.encode_texts(TEXTS, Words(), cache).values
+    return texts.encode_texts(TEXTS, Words(), cache).values
