@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from minidiff.inputs import as_path, plain_torch
+from minidiff.cache import cached
+from minidiff.inputs import as_path, plain_torch, warn
+from minidiff.storage import Tensors
 from minidiff.text import TextEncoder, TextTokens, checked_texts
 
 __all__ = ["EncodedTexts", "different_texts", "encode_texts", "warn_of_alike"]
@@ -93,18 +90,19 @@ def encode_texts(
     unique = [text for text in dict.fromkeys(texts) if text.strip()]
     index = {text: row for row, text in enumerate(unique)}
     index |= {text: -1 for text in ["", *texts] if not text.strip()}
-    path = table = None
-    if cache is not None:
-        key = hashlib.sha256(json.dumps(unique).encode("utf-8")).hexdigest()[:16]
-        name = f"text-{encoder.fingerprint}-{encoder.max_tokens}-{key}.safetensors"
-        path = as_path("cache", cache) / name
-        table = _read_table(path, len(unique), encoder.dim)
-    if table is None:
+    if cache is None:
         table = _build_table(unique, encoder)
-        if path is not None:
-            _write_table(path, *table)
-    _warn_of_cut(unique, table[1], encoder)
-    return EncodedTexts(*table, index)
+    else:
+        key = hashlib.sha256(json.dumps(unique).encode("utf-8")).hexdigest()[:16]
+        table = cached(
+            f"text-{encoder.fingerprint}-{encoder.max_tokens}-{key}",
+            make=lambda: _build_table(unique, encoder),
+            fits=lambda found: _is_table(found, len(unique), encoder.dim),
+            folder=as_path("cache", cache),
+        )
+    values, offsets = table["values"], table["offsets"]
+    _warn_of_cut(unique, offsets, encoder)
+    return EncodedTexts(values, offsets, index)
 
 
 def different_texts(*prompts: Iterable[Sequence[str]]) -> list[str]:
@@ -121,12 +119,11 @@ def warn_of_alike(texts: Sequence[str], encoder: TextEncoder) -> None:
         if other.lower().split() != text.lower().split():
             alike.append((text, other))
     if alike:
-        warnings.warn(
+        warn(
             f"{len(alike)} of {len(texts)} texts read the same as another, first {alike[0][0]!r} "
             f"as {alike[0][1]!r}: to the text encoder {encoder.name!r} they are one prompt, which "
             "draws the pictures of all of them. Write them in words that it knows, or take another "
-            "text_encoder",
-            stacklevel=2,
+            "text_encoder"
         )
 
 
@@ -134,15 +131,14 @@ def _warn_of_cut(texts: list[str], offsets: Tensor, encoder: TextEncoder) -> Non
     """Only a text that fills max_tokens may be longer: few are counted again."""
     full = (offsets.diff() == encoder.max_tokens).nonzero()[:, 0].tolist()
     if cut := sum(encoder.are_longer([texts[i] for i in full])):
-        warnings.warn(
+        warn(
             f"{cut:,} of {len(texts):,} texts are longer than max_tokens = {encoder.max_tokens}; "
-            "their last words are not read",
-            stacklevel=3,
+            "their last words are not read"
         )
 
 
 @plain_torch()
-def _build_table(texts: Sequence[str], encoder: TextEncoder) -> tuple[Tensor, Tensor]:
+def _build_table(texts: Sequence[str], encoder: TextEncoder) -> Tensors:
     """Encode to values (total_tokens, d) float16 and offsets (N + 1,), on the CPU."""
     token_ids = encoder.token_ids(texts)
     counts = torch.tensor([len(ids) for ids in token_ids], dtype=torch.long)
@@ -158,43 +154,11 @@ def _build_table(texts: Sequence[str], encoder: TextEncoder) -> tuple[Tensor, Te
             places = offsets[rows][:, None] + torch.arange(n)
             values[places] = states.to("cpu", torch.float16)
             bar.update(len(rows) * n)
-    return values, offsets
+    return {"values": values, "offsets": offsets}
 
 
-def _read_table(path: Path, rows: int, dim: int) -> tuple[Tensor, Tensor] | None:
-    """The table in `path`, or None if there is none or it is not what was written."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            values, offsets = file.get_tensor("values"), file.get_tensor("offsets")
-            expected = (file.metadata() or {}).get("sha256")
-        whole = expected == _table_hash(values, offsets) and offsets.shape == (rows + 1,)
-        if whole and values.shape == (int(offsets[-1]), dim):
-            return values, offsets
-        problem = "its contents are not what was written"
-    except (OSError, SafetensorError) as error:
-        problem = str(error)
-    warnings.warn(f"the cache {path} is damaged and is built again ({problem})", stacklevel=3)
-    return None
-
-
-def _write_table(path: Path, values: Tensor, offsets: Tensor) -> None:
-    """Write under another name first: `path` never holds half a table."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {"values": values, "offsets": offsets}, part, {"sha256": _table_hash(values, offsets)}
-        )
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        warnings.warn(f"the encoded texts are not kept in {path}: {error}", stacklevel=3)
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def _table_hash(values: Tensor, offsets: Tensor) -> str:
-    digest = hashlib.sha256(values.numpy().data)
-    digest.update(offsets.numpy().data)
-    return digest.hexdigest()
+def _is_table(found: Tensors, rows: int, dim: int) -> bool:
+    """Whether tensors are a table of this many texts, in vectors of this width."""
+    if found.keys() != {"values", "offsets"} or found["offsets"].shape != (rows + 1,):
+        return False
+    return found["values"].shape == (int(found["offsets"][-1]), dim)
