@@ -5,30 +5,28 @@ noise eps. Whatever second equation a network was trained to give (`eps`, `x0`, 
 pair can be solved; so every `Denoiser` answers with all of them, and samplers need not care.
 
 The best possible answer is always the same thing: E[x_0 | x_t], the average of all originals that
-could have led to x_t. For a finite data set and for a Gaussian mixture it has a closed form; those
-ideal denoisers stand here too, to learn from and to test with.
+could have led to x_t. For a finite data set it has a closed form; this ideal denoiser stands here
+too, to learn from and to test with (that of a mixture of Gaussians stands in `minidiff.toys`).
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from minidiff.schedules import Schedule, is_finite
+from minidiff.schedules import Schedule, is_finite, number_within
 
 __all__ = [
     "PREDICTION_TYPES",
     "Denoiser",
     "Guided",
     "IdealDenoiser",
-    "MixtureDenoiser",
     "NetworkDenoiser",
     "Prediction",
     "training_target",
@@ -36,13 +34,15 @@ __all__ = [
 
 #: What a network can be trained to predict, see `training_target`.
 PREDICTION_TYPES = ("eps", "x0", "v", "flow")
+Range = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a denoiser says about x_t. All tensors have the shape of x_t, (B, ...)."""
+    """What a denoiser says about x_t. x_t, x0 and eps have one shape, (B, ...)."""
 
     x_t: Tensor  #: what was asked about
+    t: int | Tensor  #: how noisy it is: one timestep or (B,) of them, as asked
     x0: Tensor  #: estimate of the data, E[x_0 | x_t]
     eps: Tensor  #: estimate of the noise, E[eps | x_t]
     alpha: Tensor  #: (B or 1, 1, ...) of the schedule at t
@@ -67,22 +67,16 @@ class Prediction:
         """The same with x_0 held within [low, high], and eps derived from it again."""
         x0 = self.x0.clamp(low, high)
         eps = (self.x_t - self.alpha * x0) / self.sigma
-        return Prediction(self.x_t, x0, eps, self.alpha, self.sigma)
+        return replace(self, x0=x0, eps=eps)
 
 
 def _mixing(prediction_type: str, alpha: Tensor, sigma: Tensor) -> tuple[Any, Any]:
     """(a, b) such that the network's target is a x_0 + b eps."""
-    if prediction_type == "eps":
-        return 0.0, 1.0
-    if prediction_type == "x0":
-        return 1.0, 0.0
-    if prediction_type == "v":
-        return -sigma, alpha
-    if prediction_type == "flow":
-        return -1.0, 1.0
-    raise ValueError(
-        f"unknown prediction_type {prediction_type!r}: choose one of {', '.join(PREDICTION_TYPES)}"
-    )
+    if prediction_type not in PREDICTION_TYPES:
+        known = ", ".join(PREDICTION_TYPES)
+        raise ValueError(f"unknown prediction_type {prediction_type!r}: choose one of {known}")
+    table = {"eps": (0.0, 1.0), "x0": (1.0, 0.0), "v": (-sigma, alpha), "flow": (-1.0, 1.0)}
+    return table[prediction_type]
 
 
 def training_target(
@@ -121,7 +115,7 @@ def checked_answer(who: str, answer: Any, x_t: Tensor) -> Tensor:
     return answer
 
 
-def _checked_range(clip: Any) -> tuple[float, float] | None:
+def _checked_range(clip: Any) -> Range:
     if clip is None:
         return None
     bounds = tuple(clip) if isinstance(clip, Iterable) else ()
@@ -143,7 +137,7 @@ class Denoiser:
 
     evaluations = 1
 
-    def __init__(self, schedule: Schedule, clip: tuple[float, float] | None = None) -> None:
+    def __init__(self, schedule: Schedule, clip: Range = None) -> None:
         self.schedule, self.clip = schedule, _checked_range(clip)
 
     def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
@@ -163,7 +157,7 @@ class Denoiser:
         """
         self.schedule.checked(t, lowest=1)
         x0, eps = (checked_answer("a denoiser", answer, x_t) for answer in self.estimate(x_t, t))
-        prediction = Prediction(x_t, x0, eps, *self.schedule.coefficients(t, like=x_t))
+        prediction = Prediction(x_t, t, x0, eps, *self.schedule.coefficients(t, like=x_t))
         if self.clip is None:
             self._warn_of_division(t)
             return prediction
@@ -200,16 +194,15 @@ class NetworkDenoiser(Denoiser):
         network: Callable[..., Tensor],
         schedule: Schedule,
         prediction_type: str,
-        clip: tuple[float, float] | None = None,
+        clip: Range = None,
         **condition: Any,
     ) -> None:
         super().__init__(schedule, clip)
         _mixing(prediction_type, schedule.alpha, schedule.sigma)  # refuses an unknown type
         if prediction_type == "eps" and schedule.alpha[-1] < 1e-6:
-            raise ValueError(
-                f"prediction_type 'eps' cannot be used with schedule {schedule.name!r} because its "
-                f"alpha is {schedule.alpha[-1]:.2g} at t = T; use 'v', 'flow' or 'x0'"
-            )
+            why = f"its alpha is {schedule.alpha[-1]:.2g} at t = T; use 'v', 'flow' or 'x0'"
+            wrong = f"prediction_type 'eps' cannot be used with schedule {schedule.name!r}"
+            raise ValueError(f"{wrong} because {why}")
         self.network, self.prediction_type, self.condition = network, prediction_type, condition
 
     def given(self, **condition: Any) -> NetworkDenoiser:
@@ -290,16 +283,13 @@ class Guided(Denoiser):
         conditional: Denoiser,
         unconditional: Denoiser,
         guidance_scale: float,
-        clip: tuple[float, float] | None = None,
+        clip: Range = None,
     ) -> None:
-        if not (is_finite(guidance_scale) and 0 <= guidance_scale <= 1e6):  # float32 ends at 3e38
-            raise ValueError(
-                f"guidance_scale must be a number from 0 to 1e6 (1 = off), got {guidance_scale!r}"
-            )
         super().__init__(conditional.schedule, conditional.clip if clip is None else clip)
         self.conditional, self.unconditional = conditional, unconditional
-        self.guidance_scale = guidance_scale = float(guidance_scale)
-        if guidance_scale != 1:
+        wanted = "guidance_scale must be a number from 0 to 1e6 (1 = off)"  # float32 ends at 3e38
+        self.guidance_scale = number_within(0, 1e6, guidance_scale, wanted)
+        if self.guidance_scale != 1:
             self.evaluations = conditional.evaluations + unconditional.evaluations
 
     def _warn_of_division(self, t: int | Tensor) -> None:
@@ -329,9 +319,7 @@ class IdealDenoiser(Denoiser):
         clip: (low, high) range of the data, or None for no clipping.
     """
 
-    def __init__(
-        self, schedule: Schedule, data: Tensor, clip: tuple[float, float] | None = None
-    ) -> None:
+    def __init__(self, schedule: Schedule, data: Tensor, clip: Range = None) -> None:
         super().__init__(schedule, clip)
         schedule.coefficients(0, like=data)  # refuses what are no floats
         self.data = data
@@ -349,47 +337,4 @@ class IdealDenoiser(Denoiser):
     def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
         alpha, sigma = self.schedule.coefficients(t, like=x_t)
         x0 = (self.weights(x_t, t) @ self._flat).view_as(x_t)
-        return x0, (x_t - alpha * x0) / sigma
-
-
-class MixtureDenoiser(Denoiser):
-    """The best possible denoiser of a mixture of Gaussians, in closed form.
-
-    Args:
-        schedule: the noise that it knows.
-        weights: (K,) positive, sum 1.
-        means: (K, d).
-        covariances: (K, d, d).
-    """
-
-    def __init__(
-        self, schedule: Schedule, weights: Tensor, means: Tensor, covariances: Tensor
-    ) -> None:
-        super().__init__(schedule)
-        self.weights, self.means, self.covariances = weights, means, covariances
-
-    def _components(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
-        """Log of weight times density (B, K) and posterior mean (B, K, d) under each component.
-
-        Under component k, x_t is Gaussian with mean alpha m_k and covariance alpha² C_k + sigma² I.
-        """
-        alpha, sigma = (c.view(-1, 1, 1, 1) for c in self.schedule.coefficients(t, like=x_t))
-        d = self.means.shape[1]
-        eye = torch.eye(d, dtype=x_t.dtype, device=x_t.device)
-        covariance = alpha**2 * self.covariances + sigma**2 * eye  # (B or 1, K, d, d)
-        residual = (x_t[:, None] - alpha[..., 0] * self.means)[..., None]  # (B, K, d, 1)
-        whitened = torch.linalg.solve(covariance, residual.expand(len(x_t), -1, -1, -1))
-        energy = (residual * whitened).sum((-2, -1)) + torch.logdet(covariance)
-        log_density = self.weights.log() - (energy + d * math.log(2 * math.pi)) / 2
-        mean = self.means + (alpha * self.covariances @ whitened)[..., 0]
-        return log_density, mean
-
-    def log_density(self, x_t: Tensor, t: int | Tensor) -> Tensor:
-        """(B,) log q(x_t) for x_t (B, d)."""
-        return self._components(x_t, t)[0].logsumexp(1)
-
-    def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
-        log_density, mean = self._components(x_t, t)
-        x0 = (log_density.softmax(1)[..., None] * mean).sum(1)
-        alpha, sigma = self.schedule.coefficients(t, like=x_t)
         return x0, (x_t - alpha * x0) / sigma

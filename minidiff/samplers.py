@@ -17,6 +17,18 @@ choices only: which x_0 stands for the whole way from t to s, and how much of th
     dpmpp_2m_sde    extrapolated from the last two     as the chain
 
 At s = 0 there is no noise left to keep or to replace, so the last step returns x_0 itself.
+
+A rule is a plain function, `rule(denoiser, now, s, history, noise, **options)`, that returns x_s:
+
+- `now` is the `Prediction` at (x_t, t), with `now.x_t` and the whole number `now.t`;
+- `s` is the timestep to go to, below `now.t`;
+- `history` holds the predictions of the steps before, newest last: none at the first step, and
+  never more than the last `HISTORY`;
+- `noise()` draws fresh standard normal noise like x_t;
+- keyword-only arguments, such as eta of `ddim`, are options.
+
+It may ask `denoiser(x, s)` again, but never at s = 0. Hand it to `sample` in the place of a name,
+or give it a name in `SAMPLERS`.
 """
 
 from __future__ import annotations
@@ -32,10 +44,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.denoisers import Denoiser, Prediction, checked_answer
-from minidiff.schedules import Schedule, is_finite, whole_number
+from minidiff.denoisers import Denoiser, NetworkDenoiser, Prediction, checked_answer
+from minidiff.schedules import Schedule, make_schedule, number_within, whole_number
 
 __all__ = [
+    "HISTORY",
     "SAMPLERS",
     "Step",
     "ddim",
@@ -54,7 +67,10 @@ __all__ = [
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 Noise = Callable[[], Tensor]
-Before = tuple[int, Prediction] | None
+History = Sequence[Prediction]
+
+#: How many earlier predictions a rule sees: as many as are held in memory.
+HISTORY = 4
 
 
 @dataclass(frozen=True)
@@ -101,15 +117,7 @@ def move(
 
 
 def ddim(
-    denoiser: Denoiser,
-    x: Tensor,
-    t: int,
-    s: int,
-    now: Prediction,
-    before: Before,
-    noise: Noise,
-    *,
-    eta: float = 0.0,
+    denoiser: Denoiser, now: Prediction, s: int, history: History, noise: Noise, *, eta: float = 0.0
 ) -> Tensor:
     """Denoising diffusion implicit models (Song et al. 2021).
 
@@ -117,68 +125,60 @@ def ddim(
     x / sigma and alpha / sigma reads d(x / sigma) / d(alpha / sigma) = x_0(x, t). With eta = 1 it
     is `ddpm`.
     """
-    return move(denoiser.schedule, x, t, s, now.x0, noise, eta)
+    return move(denoiser.schedule, now.x_t, now.t, s, now.x0, noise, eta)
 
 
-def ddpm(
-    denoiser: Denoiser, x: Tensor, t: int, s: int, now: Prediction, before: Before, noise: Noise
-) -> Tensor:
+def ddpm(denoiser: Denoiser, now: Prediction, s: int, history: History, noise: Noise) -> Tensor:
     """Draw from q(x_s | x_t, x_0), the noising chain turned round (Ho et al. 2020, eq. 6 and 7).
 
     The estimate takes the place of the unknown x_0. Eq. 7 multiplied out is `move` with eta = 1,
     also where s is not t − 1: its beta is then that of the whole stride, 1 − ᾱ_t / ᾱ_s.
     """
-    return move(denoiser.schedule, x, t, s, now.x0, noise, eta=1.0)
+    return move(denoiser.schedule, now.x_t, now.t, s, now.x0, noise, eta=1.0)
 
 
-def heun(
-    denoiser: Denoiser, x: Tensor, t: int, s: int, now: Prediction, before: Before, noise: Noise
-) -> Tensor:
+def heun(denoiser: Denoiser, now: Prediction, s: int, history: History, noise: Noise) -> Tensor:
     """Try a step, ask again where it ends, and go with the mean (Karras et al. 2022, alg. 1).
 
     This is the trapezoid rule in the variables of `ddim`, where alpha_T = 0 is harmless. Two
     evaluations a step; one at the last, because a denoiser is never asked at t = 0.
     """
-    x_s = move(denoiser.schedule, x, t, s, now.x0, noise)
+    x_s = move(denoiser.schedule, now.x_t, now.t, s, now.x0, noise)
     if s == 0:
         return x_s
     x0 = (now.x0 + denoiser(x_s, s).x0) / 2
-    return move(denoiser.schedule, x, t, s, x0, noise)
+    return move(denoiser.schedule, now.x_t, now.t, s, x0, noise)
 
 
-def extrapolated(schedule: Schedule, t: int, s: int, now: Prediction, before: Before) -> Tensor:
+def extrapolated(schedule: Schedule, now: Prediction, s: int, history: History) -> Tensor:
     """x_0 halfway (in lambda = log alpha / sigma) from t to s, on the line through the last two.
 
     At the first step there is no such line, and to t = 0, where lambda is infinite, no halfway: the
     newest x_0 is returned. So it is after a step from alpha_T = 0, infinitely far behind.
     """
-    if before is None or s == 0:
+    if not history or s == 0:
         return now.x0
-    t_before, last = before
-    lambda_before, lambda_t, lambda_s = (schedule.log_snr[[t_before, t, s]] / 2).tolist()
-    ratio = (lambda_s - lambda_t) / (lambda_t - lambda_before)
+    last = history[-1]
+    lambda_last, lambda_t, lambda_s = (schedule.log_snr[[last.t, now.t, s]] / 2).tolist()
+    ratio = (lambda_s - lambda_t) / (lambda_t - lambda_last)
     return now.x0 + ratio / 2 * (now.x0 - last.x0)
 
 
-def dpmpp_2m(
-    denoiser: Denoiser, x: Tensor, t: int, s: int, now: Prediction, before: Before, noise: Noise
-) -> Tensor:
+def dpmpp_2m(denoiser: Denoiser, now: Prediction, s: int, history: History, noise: Noise) -> Tensor:
     """DPM-Solver++ (2M): second order at one evaluation a step (Lu et al. 2022, alg. 2)."""
-    x0 = extrapolated(denoiser.schedule, t, s, now, before)
-    return move(denoiser.schedule, x, t, s, x0, noise)
+    x0 = extrapolated(denoiser.schedule, now, s, history)
+    return move(denoiser.schedule, now.x_t, now.t, s, x0, noise)
 
 
 def dpmpp_2m_sde(
-    denoiser: Denoiser, x: Tensor, t: int, s: int, now: Prediction, before: Before, noise: Noise
+    denoiser: Denoiser, now: Prediction, s: int, history: History, noise: Noise
 ) -> Tensor:
     """SDE-DPM-Solver++ (2M): the same extrapolation in the step of DDPM (Lu et al. 2022)."""
-    x0 = extrapolated(denoiser.schedule, t, s, now, before)
-    return move(denoiser.schedule, x, t, s, x0, noise, eta=1.0)
+    x0 = extrapolated(denoiser.schedule, now, s, history)
+    return move(denoiser.schedule, now.x_t, now.t, s, x0, noise, eta=1.0)
 
 
-#: Called as `rule(denoiser, x, t, s, now, before, noise, **options)`, it returns x_s.
-#: `now` is the prediction at (x, t); `before` is (timestep, prediction) of the previous step, None
-#: at the first; `noise()` draws standard normal noise like x. Keyword-only arguments are options.
+#: What a rule is called with is told at the top of this module.
 StepRule = Callable[..., Tensor]
 #: The step rules by name.
 SAMPLERS: dict[str, StepRule] = {
@@ -205,7 +205,7 @@ def sample_steps(
         denoiser: asked once per step (twice by heun).
         x_T: (B, ...) noise to start from, see `standard_normal`.
         sampler: a name in `SAMPLERS`, or a step rule of your own.
-        num_inference_steps: N, from 1 to T.
+        num_inference_steps: N, from 1 to T, on the grid of the denoiser's schedule.
         generator: source of the fresh noise of the stochastic samplers; with a list of B generators
             picture i does not depend on how many others are drawn beside it.
         timesteps: a strictly falling grid of your own, used instead of num_inference_steps. It may
@@ -228,13 +228,13 @@ def sample_steps(
         return standard_normal(x_T.shape, generator, x_T.device, x_T.dtype)
 
     def walk() -> Iterator[Step]:
-        x, before = x_T, None
+        x, history = x_T, tuple[Prediction, ...]()
         for index, (t, s) in enumerate(itertools.pairwise(grid)):
             with torch.no_grad():  # not around the yield: the caller's own code keeps its gradients
                 now = denoiser(x, t)
-                x_s = rule(denoiser, x, t, s, now, before, noise, **options)
+                x_s = rule(denoiser, now, s, history, noise, **options)
             x = checked_answer("the sampler", x_s, x)
-            before = (t, now)
+            history = (*history, now)[-HISTORY:]
             yield Step(index, s, x, now)
 
     return walk()
@@ -247,17 +247,29 @@ def sample(denoiser: Denoiser, x_T: Tensor, *args: Any, **kwargs: Any) -> Tensor
     return x
 
 
-def evaluations(sampler: str | StepRule, num_inference_steps: int) -> int:
-    """How often a sampler asks the denoiser on the way to t = 0.
+def evaluations(sampler: str | StepRule, num_inference_steps: int, **options: float) -> int:
+    """How often a sampler asks the denoiser on the way to t = 0, counted on a walk of one number.
 
     Times `denoiser.evaluations` this is the number of function evaluations (NFE): guidance runs the
     network twice each time.
 
+    Args:
+        sampler, num_inference_steps, options: as in `sample_steps`.
+
     Raises:
-        ValueError: for an unknown sampler.
+        ValueError, TypeError: as there.
     """
-    twice = _rule(sampler, {}) is heun
-    return 2 * num_inference_steps - 1 if twice else num_inference_steps
+    asked = []
+
+    def network(x_t: Tensor, t: Tensor) -> Tensor:
+        asked.append(t)
+        return x_t
+
+    T = max(1000, whole_number("num_inference_steps", num_inference_steps))
+    denoiser = NetworkDenoiser(network, make_schedule("straight", T), "x0")
+    own = torch.Generator()  # counting leaves the global random state alone
+    sample(denoiser, torch.zeros(1, 1, 1, 1), sampler, num_inference_steps, own, **options)
+    return len(asked)
 
 
 def standard_normal(
@@ -278,15 +290,15 @@ def standard_normal(
     Raises:
         ValueError: if a list of generators does not hold one per picture.
     """
+
+    def draw(shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        where = device if generator is None else generator.device
+        return torch.randn(tuple(shape), generator=generator, device=where, dtype=dtype).to(device)
+
     generator = checked_generators(generator, shape[0])
-    if generator is None:
-        return torch.randn(tuple(shape), device=device, dtype=dtype)
-    if isinstance(generator, torch.Generator):
-        x = torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=dtype)
-        return x.to(device)
-    one = tuple(shape[1:])
-    each = [torch.randn(one, generator=g, device=g.device, dtype=dtype) for g in generator]
-    return torch.stack([x.to(device) for x in each])
+    if generator is None or isinstance(generator, torch.Generator):
+        return draw(shape, generator)
+    return torch.stack([draw(shape[1:], one) for one in generator])
 
 
 def seeded_generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -312,14 +324,10 @@ def checked_generators(generator: Any, pictures: int) -> Generators:
     several = list(generator) if isinstance(generator, Iterable) else [generator]
     for one in several:
         if not isinstance(one, torch.Generator):
-            raise TypeError(
-                "generator must be a torch.Generator or a list of them, "
-                f"got {one!r} (a number goes into seed, or into seeded_generator)"
-            )
+            wanted = "generator must be a torch.Generator or a list of them"
+            raise TypeError(f"{wanted}, got {one!r} (a number goes into seed or seeded_generator)")
     if len(several) != pictures:
-        raise ValueError(
-            f"{len(several)} generators for {pictures} pictures: give one, or one per picture"
-        )
+        raise ValueError(f"{len(several)} generators for {pictures} pictures: give one, or each")
     return several
 
 
@@ -335,19 +343,15 @@ def _rule(sampler: str | StepRule, options: dict[str, float]) -> StepRule:
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in known:
-            raise TypeError(
-                f"sampler {name!r} has no option {option!r}; "
-                + (f"it has {', '.join(known)}" if known else "it has none")
-            )
+            has = ", ".join(known) or "none"
+            raise TypeError(f"sampler {name!r} has no option {option!r}; it has {has}")
     if rule is ddim:
         _checked_eta(**options)
     return rule
 
 
 def _checked_eta(eta: float = 0.0) -> float:
-    if not (is_finite(eta) and 0 <= eta <= 1):
-        raise ValueError(f"eta must be from 0 (no fresh noise) to 1 (as in DDPM), got {eta!r}")
-    return float(eta)  # numpy's and torch's count with fewer digits
+    return number_within(0, 1, eta, "eta must be from 0 (no fresh noise) to 1 (as in DDPM)")
 
 
 def _checked_grid(timesteps: Sequence[int], last: int) -> list[int]:
@@ -355,10 +359,8 @@ def _checked_grid(timesteps: Sequence[int], last: int) -> list[int]:
         grid = [whole_number("timesteps", t) for t in timesteps]
     except (TypeError, ValueError):
         grid = []
-    inside = all(0 <= t <= last for t in grid)
-    if len(grid) < 2 or not inside or any(t <= s for t, s in itertools.pairwise(grid)):
-        raise ValueError(
-            f"timesteps must be two or more whole numbers from {last} to 0, each smaller than the "
-            f"one before, got {timesteps!r}"
-        )
+    falls = all(t > s for t, s in itertools.pairwise([last + 1, *grid, -1]))
+    if len(grid) < 2 or not falls:
+        wanted = f"timesteps must be two or more whole numbers from {last} to 0"
+        raise ValueError(f"{wanted}, each smaller than the one before, got {timesteps!r}")
     return grid

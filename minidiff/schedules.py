@@ -44,6 +44,17 @@ def is_finite(value: Any) -> bool:
         return False
 
 
+def number_within(low: float, high: float, value: Any, wanted: str) -> float:
+    """As a Python float, known to lie in low … high; numpy's and torch's count with fewer digits.
+
+    Raises:
+        ValueError: saying what was wanted.
+    """
+    if not (is_finite(value) and low <= value <= high):
+        raise ValueError(f"{wanted}, got {value!r}")
+    return float(value)
+
+
 class Schedule:
     """Tables of alpha_t and sigma_t for t = 0 … T, in float64 on the CPU.
 
@@ -51,31 +62,35 @@ class Schedule:
         name: what the schedule is called in a configuration.
         alpha: (T + 1,) share of the data left at t; alpha[0] = 1.
         sigma: (T + 1,) standard deviation of the noise at t; sigma[0] = 0.
+        shift: how its grids are spaced where nothing else is asked for, see `timesteps`.
 
     Raises:
-        ValueError: if the tables do not start at the data, or if the signal-to-noise ratio does not
-            fall at every step.
+        ValueError: if the tables do not start at the data, if the signal-to-noise ratio does not
+            fall at every step, or for a shift outside 1e-6 … 1e6.
     """
 
-    def __init__(self, name: str, alpha: Tensor, sigma: Tensor) -> None:
+    def __init__(self, name: str, alpha: Tensor, sigma: Tensor, shift: float = 1.0) -> None:
         alpha, sigma = (
             torch.as_tensor(x, dtype=torch.float64).cpu().clone() for x in (alpha, sigma)
         )
         if alpha.ndim != 1 or alpha.shape != sigma.shape or len(alpha) < 2:
-            raise ValueError(
-                f"alpha and sigma must be two tables of T + 1 numbers, got shapes "
-                f"{tuple(alpha.shape)} and {tuple(sigma.shape)}"
-            )
-        if not (alpha[0] == 1 and sigma[0] == 0):
-            raise ValueError(
-                f"t = 0 is the data: alpha[0] must be 1 and sigma[0] must be 0, "
-                f"got {alpha[0].item()} and {sigma[0].item()}"
-            )
+            shapes = f"{tuple(alpha.shape)} and {tuple(sigma.shape)}"
+            raise ValueError(f"alpha and sigma must be two tables of T + 1 numbers, got {shapes}")
+        start = alpha[0].item(), sigma[0].item()
+        if start != (1, 0):
+            wanted = "t = 0 is the data: alpha[0] must be 1 and sigma[0] must be 0"
+            raise ValueError(f"{wanted}, got {start[0]} and {start[1]}")
         ratio = alpha[1:] / sigma[1:]  # at t = 0 it is infinite
         falls = torch.isfinite(ratio).all() and (ratio >= 0).all() and (ratio.diff() < 0).all()
         if not (falls and (sigma[1:] > 0).all()):
             raise ValueError(f"schedule {name!r}: alpha / sigma must fall at each step, to >= 0")
         self.name, self.alpha, self.sigma = name, alpha, sigma
+        self.shift = self._checked_shift(shift)
+        self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    @staticmethod
+    def _checked_shift(shift: Any) -> float:
+        return number_within(1e-6, 1e6, shift, "shift must be from 1e-6 to 1e6 (1 = evenly spaced)")
 
     def __repr__(self) -> str:
         return f"Schedule({self.name!r}, num_train_timesteps={self.num_train_timesteps})"
@@ -88,8 +103,7 @@ class Schedule:
     @property
     def is_variance_preserving(self) -> bool:
         """Whether alpha² + sigma² = 1 at every t (not so on the straight line)."""
-        one = torch.ones_like(self.alpha)
-        return torch.allclose(self.alpha**2 + self.sigma**2, one, rtol=0, atol=1e-6)
+        return bool(((self.alpha**2 + self.sigma**2 - 1).abs() <= 1e-6).all())
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -99,10 +113,8 @@ class Schedule:
             ValueError: on a schedule for which alpha² + sigma² is not 1.
         """
         if not self.is_variance_preserving:
-            raise ValueError(
-                f"schedule {self.name!r} has alpha² + sigma² ≠ 1, so betas and alphas_cumprod do "
-                "not describe it: use .alpha and .sigma"
-            )
+            why = "has alpha² + sigma² ≠ 1, so betas and alphas_cumprod do not describe it"
+            raise ValueError(f"schedule {self.name!r} {why}: use .alpha and .sigma")
         return self.alpha**2
 
     @property
@@ -139,10 +151,13 @@ class Schedule:
         index = self.checked(t)
         if len(like) > 1 and len(index) not in (1, len(like)):
             raise ValueError(f"{len(index)} timesteps for {len(like)} examples: give one, or each")
-        shape = (-1,) + (1,) * (like.ndim - 1)
         # One small table per device, made once: training then never waits for a transfer.
-        alpha, sigma = self._tables(like.device, like.dtype)
-        index = index.to(alpha.device)
+        kind = like.device, like.dtype
+        if kind not in self._tables:  # the cast first: MPS has no float64
+            alpha, sigma = (x.to(like.dtype).to(like.device) for x in (self.alpha, self.sigma))
+            self._tables[kind] = alpha, sigma
+        alpha, sigma = self._tables[kind]
+        index, shape = index.to(like.device), (-1,) + (1,) * (like.ndim - 1)
         return alpha[index].view(shape), sigma[index].view(shape)
 
     def checked(self, t: int | Tensor, lowest: int = 0) -> Tensor:
@@ -156,9 +171,7 @@ class Schedule:
         """
         try:
             index = t if isinstance(t, Tensor) else torch.as_tensor(t, device="cpu")
-            whole = not (
-                index.is_floating_point() or index.is_complex() or index.dtype == torch.bool
-            )
+            whole = torch.can_cast(index.dtype, torch.long) and index.dtype != torch.bool
         except (TypeError, ValueError, RuntimeError):  # a text, None, numbers that are too large
             whole = False
         if whole and index.device.type == "cpu" and index.numel():
@@ -168,16 +181,6 @@ class Schedule:
             wanted = f"t must be whole numbers from {lowest} to {self.num_train_timesteps}"
             raise ValueError(f"{wanted}, got {t!r}")
         return index.long().reshape(-1)
-
-    def _tables(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]
-        cache = self.__dict__.setdefault("_cache", {})
-        if (device, dtype) not in cache:
-            cache[device, dtype] = (
-                self.alpha.to(dtype).to(device),  # the cast first: MPS has no float64
-                self.sigma.to(dtype).to(device),
-            )
-        return cache[device, dtype]
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: int | Tensor) -> Tensor:
         """x_t = alpha_t x_0 + sigma_t eps, the whole noising chain at once (Ho et al. 2020, eq. 4).
@@ -199,32 +202,26 @@ class Schedule:
         alpha, sigma = self.coefficients(t, like=x0)
         return alpha * x0 + sigma * eps
 
-    def timesteps(self, num_inference_steps: int, shift: float = 1.0) -> list[int]:
+    def timesteps(self, num_inference_steps: int, shift: float | None = None) -> list[int]:
         """The walk of a sampler: num_inference_steps + 1 falling integers from T down to 0.
 
-        They are evenly spaced and rounded ("trailing" spacing, Lin et al. 2024, table 2), so the
-        walk always starts at pure noise and always ends exactly at the data.
+        With a shift of 1 they are evenly spaced and rounded ("trailing" spacing, Lin et al. 2024,
+        table 2). The walk always starts at pure noise and always ends exactly at the data.
 
         Args:
             num_inference_steps: N, from 1 to T.
             shift: above 1 the steps lie closer together where there is much noise: u = t / T
-                becomes shift · u / (1 + (shift − 1) u) (Esser et al. 2024, eq. 23).
+                becomes shift · u / (1 + (shift − 1) u) (Esser et al. 2024, eq. 23). None takes the
+                schedule's own.
 
         Raises:
-            ValueError: if num_inference_steps is not in 1 … T, or shift not above 0, to 1e6.
+            ValueError: if num_inference_steps is not in 1 … T, or shift not in 1e-6 … 1e6.
         """
-        steps, last = (
-            whole_number("num_inference_steps", num_inference_steps),
-            self.num_train_timesteps,
-        )
+        steps, last = whole_number("num_inference_steps", num_inference_steps), len(self.alpha) - 1
         if not 1 <= steps <= last:
-            raise ValueError(
-                f"num_inference_steps must be from 1 to {last} (the steps of the schedule), "
-                f"got {steps}"
-            )
-        if not (is_finite(shift) and 0 < shift <= 1e6):
-            raise ValueError(f"shift must be above 0, to 1e6 (1 = evenly spaced), got {shift!r}")
-        shift, grid = float(shift), list[int]()
+            wanted = f"num_inference_steps must be from 1 to {last} (the steps of the schedule)"
+            raise ValueError(f"{wanted}, got {steps}")
+        shift, grid = self.shift if shift is None else self._checked_shift(shift), list[int]()
         for i in range(steps + 1):
             u = (steps - i) / steps
             t = round(last * shift * u / (1 + (shift - 1) * u))
@@ -284,7 +281,7 @@ def rescale_zero_terminal_snr(schedule: Schedule) -> Schedule:
     first, last = root[1], root[-1]
     alpha = (root - last) * first / (first - last)
     alpha[0] = 1.0  # t = 0 is the data, outside the paper's table
-    return Schedule(schedule.name, alpha, (1 - alpha**2).clamp(min=0).sqrt())
+    return Schedule(schedule.name, alpha, (1 - alpha**2).clamp(min=0).sqrt(), schedule.shift)
 
 
 #: The schedules by name; each is called with T.
@@ -296,7 +293,7 @@ SCHEDULES: dict[str, Callable[[int], Schedule]] = {
 
 
 def make_schedule(
-    name: str, num_train_timesteps: int = 1000, zero_terminal_snr: bool = False
+    name: str, num_train_timesteps: int = 1000, zero_terminal_snr: bool = False, shift: float = 1.0
 ) -> Schedule:
     """Build a schedule by name.
 
@@ -304,10 +301,11 @@ def make_schedule(
         name: "linear", "cosine" or "straight".
         num_train_timesteps: T.
         zero_terminal_snr: rescale it so that alpha_T = 0 (the straight line ends there anyway).
+        shift: of its grids, see `Schedule.timesteps`.
 
     Raises:
-        ValueError: for an unknown name, a T that is not a whole number of at least 2, or a
-            zero_terminal_snr that is not True or False.
+        ValueError: for an unknown name, a T that is not a whole number of at least 2, a
+            zero_terminal_snr that is not True or False, or a shift outside 1e-6 … 1e6.
     """
     if not isinstance(name, str) or name not in SCHEDULES:
         raise ValueError(f"unknown schedule {name!r}: choose one of {', '.join(sorted(SCHEDULES))}")
@@ -319,4 +317,4 @@ def make_schedule(
     schedule = SCHEDULES[name](steps)
     if zero_terminal_snr and name != "straight":
         schedule = rescale_zero_terminal_snr(schedule)
-    return schedule
+    return Schedule(schedule.name, schedule.alpha, schedule.sigma, shift)

@@ -1,7 +1,8 @@
 """Toy data in one and two dimensions, small enough to see all of it.
 
-A `Mixture` of Gaussians knows its own density and score, so what a diffusion model learns can be
-held against the truth. `spiral` and `moons` are curves with a little noise: data near a manifold.
+A `Mixture` of Gaussians knows its own density and score, and `MixtureDenoiser` is the best possible
+denoiser for it, so what a diffusion model learns can be held against the truth. `spiral` and
+`moons` are curves with a little noise: data near a manifold.
 Everything is scaled to zero mean and unit deviation, like the pictures the real model trains on.
 `ToyNetwork` learns any of it in seconds.
 """
@@ -15,14 +16,26 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Mixture", "ToyNetwork", "moons", "ring", "spiral", "standardised", "two_peaks"]
+from minidiff.denoisers import Denoiser
+from minidiff.schedules import Schedule
+
+__all__ = [
+    "Mixture",
+    "MixtureDenoiser",
+    "ToyNetwork",
+    "moons",
+    "ring",
+    "spiral",
+    "standardised",
+    "two_peaks",
+]
 
 
 @dataclass(frozen=True)
 class Mixture:
     """A mixture of K Gaussians in d dimensions.
 
-    The fields are in the order in which `minidiff.denoisers.MixtureDenoiser` takes them.
+    The fields are in the order in which `MixtureDenoiser` takes them.
     """
 
     weights: Tensor  #: (K,) positive, sum 1
@@ -36,21 +49,61 @@ class Mixture:
         root = torch.linalg.cholesky(self.covariances)
         return self.means[k] + (root[k] @ z[..., None])[..., 0]
 
-    def _log_components(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log of weight times density (n, K) and C⁻¹ (mean − x) (n, K, d) under each component."""
-        towards = self.means - x[:, None]
-        whitened = (torch.linalg.inv(self.covariances) @ towards[..., None])[..., 0]
-        energy = (towards * whitened).sum(-1) + torch.logdet(2 * math.pi * self.covariances)
-        return self.weights.log() - energy / 2, whitened
-
     def log_density(self, x: Tensor) -> Tensor:
         """(n,) log q(x) at x (n, d)."""
-        return self._log_components(x)[0].logsumexp(1)
+        return _components(self, x)[0].logsumexp(1)
 
     def score(self, x: Tensor) -> Tensor:
         """(n, d) gradient of log q(x) at x (n, d): the direction in which the density grows."""
-        log_components, whitened = self._log_components(x)
-        return (log_components.softmax(1)[..., None] * whitened).sum(1)
+        log_density, whitened = _components(self, x)
+        return -(log_density.softmax(1)[..., None] * whitened[..., 0]).sum(1)
+
+
+def _components(q: Mixture, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of weight times density (n, K) and C⁻¹ (x − mean) (n, K, d, 1) under each component.
+
+    The means (K, d) and covariances of q may also differ for each x: (n, K, d) and (n, K, d, d).
+    """
+    residual = (x[:, None] - q.means)[..., None]  # (n, K, d, 1)
+    whitened = torch.linalg.solve(q.covariances, residual)
+    energy = (residual * whitened).sum((-2, -1)) + torch.logdet(q.covariances)
+    return q.weights.log() - (energy + x.shape[1] * math.log(2 * math.pi)) / 2, whitened
+
+
+class MixtureDenoiser(Denoiser):
+    """The best possible denoiser of a mixture of Gaussians, in closed form.
+
+    Args:
+        schedule: the noise that it knows.
+        weights: (K,) positive, sum 1.
+        means: (K, d).
+        covariances: (K, d, d).
+    """
+
+    def __init__(
+        self, schedule: Schedule, weights: Tensor, means: Tensor, covariances: Tensor
+    ) -> None:
+        super().__init__(schedule)
+        self.weights, self.means, self.covariances = weights, means, covariances
+
+    def _noised(self, x_t: Tensor, t: int | Tensor) -> Mixture:
+        """What the mixture has become at t: means alpha m_k, covariances alpha² C_k + sigma² I."""
+        alpha, sigma = (c[..., None] for c in self.schedule.coefficients(t, like=x_t))
+        eye = torch.eye(x_t.shape[1], dtype=x_t.dtype, device=x_t.device)
+        spread = alpha[..., None] ** 2 * self.covariances + sigma[..., None] ** 2 * eye
+        return Mixture(self.weights, alpha * self.means, spread)
+
+    def log_density(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        """(B,) log q(x_t) for x_t (B, d)."""
+        return self._noised(x_t, t).log_density(x_t)
+
+    def estimate(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = self.schedule.coefficients(t, like=x_t)
+        log_density, whitened = _components(self._noised(x_t, t), x_t)
+        # Under component k, x_0 given x_t is Gaussian around m_k + alpha C_k whitened_k.
+        mean = self.means + (alpha[..., None, None] * self.covariances @ whitened)[..., 0]
+        x0 = (log_density.softmax(1)[..., None] * mean).sum(1)
+        return x0, (x_t - alpha * x0) / sigma
 
 
 def two_peaks(deviation: float = 0.3) -> Mixture:
