@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff import metrics, samplers
-from minidiff.checkpoints import read_info, read_tensors
+from minidiff.storage import read_info, read_tensors
 from minidiff.glyphs import DATA, Glyph, GlyphDataset, render, to_float
 from minidiff.inputs import plain_torch
 from minidiff.recogniser import Recogniser, load_recogniser

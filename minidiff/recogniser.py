@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minidiff.checkpoints import CheckpointError, read_info, read_tensors, write_folder
+from minidiff.storage import CheckpointError, read_info, read_tensors, write_folder
 from minidiff.glyphs import as_pictures
 from minidiff.inputs import as_path, plain_torch
 

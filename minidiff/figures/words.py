@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff import plots
-from minidiff.checkpoints import CheckpointError, read_info, read_tensors
+from minidiff.storage import CheckpointError, read_info, read_tensors
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, legend_below, new
 from minidiff.glyphs import DATA, load_glyphs
 from minidiff.text import TextEncoder, TextTokens
