@@ -335,7 +335,7 @@ def test_nearest() -> None:
 
 @pytest.fixture(scope="module")
 def build_data() -> ModuleType:
-    path = Path(__file__).resolve().parent.parent / "tools" / "build_data.py"
+    path = Path(__file__).resolve().parent.parent / "tools" / "data" / "build_data.py"
     spec = importlib.util.spec_from_file_location("build_data", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -31,7 +31,7 @@ every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.st
 
 
 def load_tool() -> ModuleType:
-    path = ROOT / "tools" / "notebooks.py"
+    path = ROOT / "tools" / "book" / "notebooks.py"
     spec = importlib.util.spec_from_file_location("notebooks_tool", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

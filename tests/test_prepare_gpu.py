@@ -17,6 +17,7 @@ from minidiff import text
 from minidiff.text import TextEncoder
 
 ROOT = Path(__file__).resolve().parents[1]
+TOOL = ROOT / "tools" / "gpu" / "prepare_gpu.py"
 TEXTS = [
     "gold",
     "lithium, the element",
@@ -27,7 +28,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prepare_gpu", ROOT / "tools" / "prepare_gpu.py")
+    spec = importlib.util.spec_from_file_location("prepare_gpu", TOOL)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

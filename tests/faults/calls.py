@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import minidiff
-from fault_cases import tiny
-from fault_cases.frame import Outcome, Tally, attempt, in_child, new_folder
+from faults import tiny
+from faults.frame import Outcome, Tally, attempt, in_child, new_folder
 from minidiff import cli, denoisers, glyphs, plots, samplers, schedules
 from minidiff.checkpoints import ModelConfig
 from minidiff.pipeline import Pipeline
@@ -162,7 +162,7 @@ def lines() -> list[tuple[list[str], str]]:
 
 def set_the_table(folder: Path) -> None:
     """What the bad command lines name."""
-    from fault_cases.disks import save_pictures
+    from faults.disks import save_pictures
 
     for name in (
         "folder.png",

@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 import minidiff
-from fault_cases.frame import new_folder
+from faults.frame import new_folder
 from minidiff import checkpoints, glyphs, text
 from minidiff.checkpoints import ModelConfig
 from minidiff.recipe import TrainingConfig

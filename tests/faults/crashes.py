@@ -18,8 +18,8 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from fault_cases import tiny
-from fault_cases.frame import Child, Outcome, Tally, in_child, names, new_folder
+from faults import tiny
+from faults.frame import Child, Outcome, Tally, in_child, names, new_folder
 from minidiff import checkpoints, glyphs, plots
 from minidiff.endings import TrainingStopped
 from minidiff.run_folder import latest_checkpoint

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fault_cases import crashes, tiny
-from fault_cases.frame import Outcome, Tally, attempt, in_child, names, new_folder, small_disk
+from faults import crashes, tiny
+from faults.frame import Outcome, Tally, attempt, in_child, names, new_folder, small_disk
 from minidiff import checkpoints, datasets, glyphs, plots, recogniser, text
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints, latest_checkpoint
@@ -273,7 +273,7 @@ def nothing_executed(tally: Tally, short: bool) -> None:
     with new_folder() as folder:
         marker = folder / "executed"
         payloads = bombs(marker)
-        pickle.loads(payloads["pickle"])  # noqa: S301  (they do go off, if one lets them)
+        pickle.loads(payloads["pickle"])
         marker.rmdir()
         for what, file, act in targets(folder):
             original = file.read_bytes() if file.exists() else None
@@ -352,7 +352,7 @@ def save_encoder(folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
     vocabulary = {word: i for i, word in enumerate(("<pad>", "</s>", "<unk>", "gold"))}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import EpsImagePlugin, Image
 
-from fault_cases.frame import Outcome, Tally, attempt, in_child, new_folder
+from faults.frame import Outcome, Tally, attempt, in_child, new_folder
 from minidiff import datasets
 
 GREY = Image.frombytes("L", (8, 8), bytes(range(0, 256, 4)))
