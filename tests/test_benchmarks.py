@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from helpers import ROOT
 from minidiff.recipe import TrainingConfig
 from minidiff.unet import UNetConfig
 
-ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 PEERS = ("diffusers", "denoising_diffusion_pytorch", "smalldiffusion")
 SCRIPTS = sorted(

@@ -89,13 +89,13 @@ def test_a_child_that_is_killed_while_a_bar_is_drawn_hangs_no_later_one() -> Non
 
 
 def main() -> None:
-    import faults.run as kit
     import numpy as np
     import torch
-    from faults import calls, crashes, disks, frame, pictures
     from PIL import Image, ImageOps
     from safetensors.torch import load_file, save
 
+    import faults.run as kit
+    from faults import calls, crashes, disks, frame, pictures
     from minidiff import checkpoints, cli, datasets, plots, text
 
     def write_in_place(folder: Path, files: dict[str, Any], info: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 
 from faults import crashes, tiny
-from faults.frame import Outcome, Tally, attempt, in_child, names, new_folder, small_disk
+from faults.frame import Outcome, Tally, attempt, in_child, new_folder
+from helpers import names, small_disk
 from minidiff import checkpoints, datasets, glyphs, plots, recogniser, text
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints, latest_checkpoint
@@ -30,7 +31,7 @@ from minidiff.run_folder import all_checkpoints, latest_checkpoint
 
 def full_disk(tally: Tally, short: bool) -> None:
     """A disk that is full, or fills up half-way, while a checkpoint, cache or picture is saved."""
-    with new_folder() as folder, small_disk(folder) as disk:
+    with new_folder() as folder, small_disk(folder, "size=4m") as disk:
         assert in_child(lambda: tiny.train(folder / "whole")).kind == "returned"
         expected = tiny.end_state(folder / "whole")
         assert in_child(lambda: tiny.train_to(folder / "begun", 2)).kind == "returned"

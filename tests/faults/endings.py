@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from faults import tiny
-from faults.frame import Child, Tally, in_child, names, new_folder
+from faults.frame import Child, Tally, in_child, new_folder
+from helpers import names
 from minidiff import load
 from minidiff.endings import Ended, TrainingStopped
 from minidiff.run_folder import latest_checkpoint

@@ -35,7 +35,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
 import torch  # noqa: E402
 
 from faults import calls, crashes, disks, endings, pictures, surroundings, tiny  # noqa: E402
-from faults.frame import SkippedError, Tally  # noqa: E402
+from faults.frame import Tally  # noqa: E402
+from helpers import SkippedError  # noqa: E402
 
 FAMILIES: dict[str, Callable[[Tally, bool], None]] = {
     "crash points": crashes.crash_points,

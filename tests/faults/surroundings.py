@@ -18,7 +18,8 @@ import minidiff
 from faults import crashes, tiny
 from faults.calls import command_line
 from faults.disks import save_pictures
-from faults.frame import Child, Outcome, Tally, in_child, names, new_folder
+from faults.frame import Child, Outcome, Tally, in_child, new_folder
+from helpers import names
 from minidiff import text
 
 
