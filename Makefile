@@ -68,7 +68,7 @@ audit: $(STAMP)
 	$(RUN) tools/audit.py
 
 notebooks: $(STAMP)
-	$(RUN) tools/notebooks.py
+	$(RUN) tools/book/notebooks.py
 
 clean:
 	rm -rf _build build dist minidiff.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

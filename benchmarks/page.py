@@ -53,12 +53,12 @@ PICTURES = {
     "quality_guidance": "Left: with more guidance more words and radicals are right, steeply up to "
     "2 and slowly after. Right: the distance from real glyphs grows all the way.",
 }
-COMMANDS = {"faults": "tools/faults.py"}  # else benchmarks/<module>.py
+COMMANDS = {"faults": "tests/faults/run.py"}  # else benchmarks/<module>.py
 MISSING = {"gpu": "Not yet measured on a GPU: "}
 
 
 def section(result: dict[str, Any]) -> str:
-    """The faults in Markdown; tools/faults.py writes the result and no text."""
+    """The faults in Markdown; tests/faults/run.py writes the result and no text."""
     cases = result["cases"]
     failed = sum(row["failed"] for row in cases.values())
     lines = [

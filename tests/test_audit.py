@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from helpers import load_script
+
 FLAW = {"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["2.0"], "description": ""}
 VULNERABLE = {"name": "jinja2", "version": "2.10", "vulns": [FLAW]}
 CLEAN = {"name": "jinja2", "version": "3.9", "vulns": []}
@@ -20,11 +20,7 @@ UNKNOWN = {"name": "jinja2", "skip_reason": "Dependency not found on PyPI"}
 
 @pytest.fixture
 def audit() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("audit", ROOT / "tools" / "audit.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/audit.py")
 
 
 def pip_audit_says(

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from helpers import ROOT
 from minidiff.recipe import TrainingConfig
 from minidiff.unet import UNetConfig
 
-ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 PEERS = ("diffusers", "denoising_diffusion_pytorch", "smalldiffusion")
 SCRIPTS = sorted(
@@ -166,7 +166,7 @@ def test_what_was_not_measured_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     assert "Not yet measured on a GPU: `python benchmarks/gpu.py` does it." in text
     for _, module, heading in page.PARTS:
         assert f"## {heading}" in text
-        path = "tools/faults.py" if module == "page" else f"benchmarks/{module}.py"
+        path = "tests/faults/run.py" if module == "page" else f"benchmarks/{module}.py"
         assert f"`python {path}` does it." in text
 
 
@@ -174,7 +174,7 @@ def test_faults_are_counted() -> None:
     page = importlib.import_module("page")
     machine = importlib.import_module("machine").machine()
     row = {"right": 3, "clear_error": 4, "failed": 0}
-    result = {"cases": {"disk": row}, "machine": machine, "command": "python tools/faults.py"}
+    result = {"cases": {"disk": row}, "machine": machine, "command": "python tests/faults/run.py"}
     text = page.section(result)
     assert "None failed." in text
     assert "| disk | 3 | 4 | 0 |" in text

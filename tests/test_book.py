@@ -14,7 +14,8 @@ import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+from helpers import ROOT
+
 BOOK = ROOT / "book"
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = sorted(BOOK.glob("*.md"))

@@ -8,9 +8,7 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import torch
 from torch import nn
 
 import minidiff
+from helpers import awake, names, odd_defaults
 from minidiff import checkpoints
 from minidiff.checkpoints import CheckpointError, ModelConfig, load_model, save_model
 from minidiff.unet import UNet, UNetConfig
@@ -32,11 +31,7 @@ RECORD = {"steps": 12, "note": "“quoted” 字", "losses": [0.5, 1 / 3], "nest
 
 @pytest.fixture(scope="module")
 def network() -> UNet:
-    torch.manual_seed(0)
-    network = UNet(SHAPE)
-    for parameter in network.parameters():
-        nn.init.normal_(parameter)
-    return network
+    return awake(SHAPE)
 
 
 @pytest.fixture
@@ -50,11 +45,6 @@ def same_weights(a: UNet, b: UNet, dtype: torch.dtype = torch.float32) -> bool:
     left, right = a.state_dict(), b.state_dict()
     assert left.keys() == right.keys()
     return all(torch.equal(left[name].to(dtype), right[name].to(dtype)) for name in left)
-
-
-def names(folder: Path) -> list[str]:
-    """All that lies in a folder, hidden files too."""
-    return sorted(path.name for path in folder.iterdir())
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object], rehash: bool = False) -> None:
@@ -238,15 +228,10 @@ def test_what_is_no_path_is_named(value: Any, network: UNet, folder: Path) -> No
 
 
 def test_what_torch_is_set_to_does_not_matter(network: UNet, tmp_path: Path) -> None:
-    torch.set_default_dtype(torch.float64)
-    torch.set_default_device("meta")  # whatever is made without a device is of no use
-    try:
+    with odd_defaults():
         save_model(tmp_path / "m", network, CONFIG, dtype=torch.float32)
         loaded, config, _ = load_model(tmp_path / "m")
         schedule = config.make_schedule()
-    finally:
-        torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
     assert same_weights(loaded, network) and torch.equal(
         schedule.alpha, CONFIG.make_schedule().alpha
     )
@@ -486,38 +471,19 @@ def test_only_a_full_disk_needs_space(
     assert os.strerror(code) in str(error.value)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB."""
-    if not sys.platform.startswith("linux"):
-        pytest.skip("mounts a tmpfs, which only Linux has")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    try:
-        result = subprocess.run(mount, capture_output=True, encoding="utf-8", check=False)
-    except OSError as error:
-        pytest.skip(f"no mount command: {error}")
-    if result.returncode != 0:
-        pytest.skip(f"no right to mount a tmpfs: {result.stderr.strip()}")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_a_disk_that_is_really_full(network: UNet, small_disk: Path) -> None:
-    folder = small_disk / "model"
+def test_a_disk_that_is_really_full(network: UNet, small_disk: Callable[[str], Path]) -> None:
+    disk = small_disk("1m")
+    folder = disk / "model"
     save_model(folder, network, CONFIG, RECORD)
     size = (folder / "model.safetensors").stat().st_size
     assert 100_000 < size < 500_000
-    free = shutil.disk_usage(small_disk).free
-    (small_disk / "filler").write_bytes(bytes(free - size // 2))
+    free = shutil.disk_usage(disk).free
+    (disk / "filler").write_bytes(bytes(free - size // 2))
     with pytest.raises(OSError, match=r"No space left.*intact"):
         save_model(folder, UNet(SHAPE), CONFIG)
-    assert names(small_disk) == ["filler", "model"]
+    assert names(disk) == ["filler", "model"]
     assert same_weights(load_model(folder)[0], network, torch.float16)
-    (small_disk / "filler").unlink()
+    (disk / "filler").unlink()
     save_model(folder, UNet(SHAPE), CONFIG)  # and once there is room again it works
     assert not same_weights(load_model(folder)[0], network, torch.float16)
 

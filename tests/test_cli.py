@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import psutil
@@ -20,21 +20,13 @@ import torch
 from PIL import Image
 
 import minidiff
+from helpers import MINILM, Result, awake, log_of, names, run_python
 from minidiff import cli, evaluation, plots
 from minidiff.checkpoints import ModelConfig, load_model, save_model
 from minidiff.pipeline import Pipeline
 from minidiff.samplers import SAMPLERS
 from minidiff.training import Trainer
 from minidiff.unet import UNet, UNetConfig
-
-MINILM = "53aa51172d142c89"
-
-
-class Result(NamedTuple):
-    status: int
-    out: str
-    err: str
-
 
 Run = Callable[..., Result]
 
@@ -59,19 +51,6 @@ def run_apart(*arguments: object, **how: Any) -> Result:
     return run_python("-m", "minidiff", *map(str, arguments), **how)
 
 
-def run_python(*arguments: str, environment: dict[str, str] | None = None, **how: Any) -> Result:
-    # `make test` asks for warnings that are for developers; libraries give some too.
-    kept = {name: x for name, x in os.environ.items() if name != "PYTHONWARNDEFAULTENCODING"}
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        env={**kept, **(environment or {})},
-        encoding="utf-8",
-        check=False,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how},
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working folder, with a space and Chinese characters in its path."""
@@ -82,13 +61,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def save_tiny(folder: Path, text: bool) -> Path:
-    torch.manual_seed(0)
-    network = UNet(
+    network = awake(
         UNetConfig(channels=(32, 32), attention=(False, True), text_dim=384 if text else None)
     )
-    for parameter in network.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
     config = ModelConfig(
         unet=network.config,
         image_size=16,
@@ -121,10 +96,6 @@ def is_one_line(result: Result) -> bool:
     )
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
 def pixels(path: Path, frame: int = 0) -> np.ndarray:
     with Image.open(path) as image:
         image.seek(frame)
@@ -141,7 +112,7 @@ def test_sample_png_is_the_grid_of_the_pictures(run: Run, here: Path, plain: Pat
     assert result == (0, "x y.png\n", "")
     images = minidiff.load(plain)("", num_images_per_prompt=5, num_inference_steps=3, seed=3)
     assert (pixels(here / "x y.png") == np.asarray(plots.grid(images, 3, 2))).all()
-    assert files(here) == ["x y.png"]
+    assert names(here) == ["x y.png"]
 
 
 def test_sample_npy_is_prompts_images_height_width(run: Run, here: Path, texted: Path) -> None:
@@ -259,7 +230,7 @@ def test_output_replaces_the_file_that_was_asked_for(run: Run, here: Path, plain
     (here / "X.PNG").write_bytes(b"old")
     result = run("sample", "", *QUICK, "--model", plain, "--output", here / "X.PNG")
     assert result.out == f"{here / 'X.PNG'}\n"
-    assert pixels(here / "X.PNG").size and files(here) == ["X.PNG"]
+    assert pixels(here / "X.PNG").size and names(here) == ["X.PNG"]
 
 
 def test_notice_is_one_line_and_the_picture_comes(run: Run, here: Path, texted: Path) -> None:
@@ -324,7 +295,7 @@ def test_mistakes_are_one_line_and_write_nothing(
     (here / "foreign").mkdir()
     (here / "foreign" / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     (here / "file").write_bytes(b"")
-    before = files(here)
+    before = names(here)
     if (arguments, said) in EARLY:
         monkeypatch.setattr("minidiff.pipeline.load", refuse)
         monkeypatch.setattr("minidiff.glyphs.GlyphDataset", refuse)
@@ -336,7 +307,7 @@ def test_mistakes_are_one_line_and_write_nothing(
         result = run(*way)
         assert is_one_line(result), result
         assert all(part in result.err for part in said), result.err
-        assert files(here) == before
+        assert names(here) == before
 
 
 def refuse(*_: object, **__: object) -> None:
@@ -348,7 +319,7 @@ def test_text_for_a_model_without_text(run: Run, here: Path, plain: Path) -> Non
         result = run("sample", *words, "--model", plain)
         assert is_one_line(result), result
         assert "this model was trained without text: give no prompt" in result.err
-    assert files(here) == []
+    assert names(here) == []
 
 
 def test_a_model_without_text_needs_no_prompt(run: Run, here: Path, plain: Path) -> None:
@@ -371,7 +342,7 @@ def test_animation_larger_than_a_gif(
     monkeypatch.setattr(plots, "GIF_SIDE", 50)
     result = run("sample", "", *QUICK, "--model", plain, "-o", "x.gif")
     assert is_one_line(result) and "50 pixels" in result.err and "PNG" in result.err
-    assert files(here) == []
+    assert names(here) == []
 
 
 @pytest.mark.parametrize("damage", ["cut short", "altered", "another size"])
@@ -388,7 +359,7 @@ def test_damaged_model(run: Run, here: Path, damage: str) -> None:
         config.write_text(text.replace('"image_size": 16', '"image_size": 17'), encoding="utf-8")
     result = run("sample", "", "--model", "model")
     assert is_one_line(result) and "model" in result.err
-    assert files(here) == ["model"]
+    assert names(here) == ["model"]
 
 
 def test_checkpoint_of_another_encoder(run: Run, here: Path) -> None:
@@ -397,7 +368,7 @@ def test_checkpoint_of_another_encoder(run: Run, here: Path) -> None:
     save_model(folder, network, ModelConfig(network.config, 16, text_encoder="minilm"))
     result = run("sample", "gold", "--model", folder)
     assert is_one_line(result) and "text encoder 'minilm'" in result.err
-    assert "install the one it was trained with" in result.err and files(here) == ["model"]
+    assert "install the one it was trained with" in result.err and names(here) == ["model"]
 
 
 def unwritable(folder: Path) -> Path:
@@ -437,23 +408,15 @@ def test_disk_that_fills_up_while_writing(here: Path, plain: Path) -> None:
     )  # fmt: skip
     assert is_one_line(result), result
     assert f"cannot write {name}" in result.err
-    assert files(here) == [name] and (here / name).read_bytes() == b"old"
+    assert names(here) == [name] and (here / name).read_bytes() == b"old"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs tmpfs")
-def test_full_disk(run: Run, here: Path, plain: Path) -> None:
-    disk = here / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk")
-    try:
-        (disk / "other").write_bytes(b"x" * 4000)
-        result = run("sample", "", *QUICK, "--model", plain, "--output", disk / "x.npy")
-        assert is_one_line(result) and "No space left" in result.err
-        assert files(disk) == ["other"]
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+def test_full_disk(run: Run, small_disk: Callable[[str], Path], plain: Path) -> None:
+    disk = small_disk("4k")
+    (disk / "other").write_bytes(b"x" * 4000)
+    result = run("sample", "", *QUICK, "--model", plain, "--output", disk / "x.npy")
+    assert is_one_line(result) and "No space left" in result.err
+    assert names(disk) == ["other"]
 
 
 # ------------------------------------------------------------------------------- Ctrl-C, pipes
@@ -465,7 +428,7 @@ def test_interrupted(run: Run, here: Path, plain: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Pipeline, "__call__", interrupt)
     assert run("sample", "", "--model", plain) == (130, "", "minidiff: interrupted\n")
-    assert files(here) == []
+    assert names(here) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signals")
@@ -483,7 +446,7 @@ def test_interrupted_by_a_signal(here: Path, plain: Path) -> None:
     )
     result = run_python("-c", code, timeout=60)
     assert result == (130, "", "minidiff: interrupted\n")
-    assert files(here) == []
+    assert names(here) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such pipes")
@@ -704,10 +667,6 @@ def data(here: Path) -> Path:
     return folder
 
 
-def log_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
-
-
 def test_train_resume_and_sample(run: Run, here: Path, recipe: Path, data: Path) -> None:
     arguments = ("train", "--recipe", recipe, "--data", data, "--output", "run 1")
     result = run(*arguments)
@@ -715,9 +674,9 @@ def test_train_resume_and_sample(run: Run, here: Path, recipe: Path, data: Path)
     assert result.status == 0, result.err
     assert result.out.startswith(f"{Path('run 1', 'model')}; draw with: minidiff sample")
     assert [entry["step"] for entry in log_of(folder)] == [1, 2, 3]
-    assert files(folder / "samples") == ["step-00000003.png"]
-    assert files(folder / "checkpoints")[-1] in ("step-00000002", "step-00000003")
-    assert files(folder / "model") == ["config.json", "model.safetensors"]
+    assert names(folder / "samples") == ["step-00000003.png"]
+    assert names(folder / "checkpoints")[-1] in ("step-00000002", "step-00000003")
+    assert names(folder / "model") == ["config.json", "model.safetensors"]
 
     before = (folder / "model" / "model.safetensors").read_bytes()
     result = run(*arguments)
@@ -835,7 +794,7 @@ def test_bad_recipe(
     result = run("train", "--recipe", "bad.toml", "--output", "run")
     assert is_one_line(result), result
     assert all(part in result.err for part in said), result.err
-    assert files(here) == ["bad.toml"]
+    assert names(here) == ["bad.toml"]
 
 
 def test_run_folder_that_cannot_be_made(run: Run, here: Path, recipe: Path, data: Path) -> None:

@@ -21,16 +21,11 @@ from PIL import Image, features
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
+from helpers import encoded
 from minidiff import datasets
 from minidiff.datasets import ImageFolder
 
 GREY = Image.frombytes("L", (8, 8), bytes(range(0, 256, 4)))
-
-
-def encoded(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, form, **options)
-    return file.getvalue()
 
 
 def read(folder: Path, data: bytes, size: int = 8, name: str = "a.png") -> torch.Tensor:

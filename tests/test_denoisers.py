@@ -12,6 +12,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from torch import Tensor
 
+from helpers import SCHEDULES, noise
 from minidiff.denoisers import (
     PREDICTION_TYPES,
     Denoiser,
@@ -24,19 +25,8 @@ from minidiff.denoisers import (
 from minidiff.samplers import sample
 from minidiff.schedules import Schedule, make_schedule
 
-SCHEDULES = {
-    "linear": make_schedule("linear"),
-    "linear, zero SNR": make_schedule("linear", zero_terminal_snr=True),
-    "cosine": make_schedule("cosine"),
-    "cosine, zero SNR": make_schedule("cosine", zero_terminal_snr=True),
-    "straight": make_schedule("straight"),
-}
 LINEAR = SCHEDULES["linear"]
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def mixture(schedule: Schedule) -> MixtureDenoiser:

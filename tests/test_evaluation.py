@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers import odd_defaults
 from minidiff import evaluation
 from minidiff.checkpoints import ModelConfig, load_model
 from minidiff.evaluation import FORMS, WANTED, Form, evaluate, shows
@@ -205,11 +206,8 @@ def test_a_model_of_glyphs_is_measured(record: dict[str, Any]) -> None:
     pipeline = random_pipeline()
     expected = evaluation.held_out_loss(pipeline)
     pipeline.record = record
-    torch.set_default_dtype(torch.float64)  # which must not matter
-    try:
+    with odd_defaults(device=None):
         assert evaluation.held_out_loss(pipeline) == expected
-    finally:
-        torch.set_default_dtype(torch.float32)
 
 
 def test_arguments_that_are_none() -> None:

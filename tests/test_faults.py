@@ -1,4 +1,4 @@
-"""The short form of tools/faults.py: no case may fail, and careless code must be found out.
+"""The short form of tests/faults/run.py: no case may fail, and careless code must be found out.
 
 Run as a program this file is the child that does both: it forks, which a process that has run
 other tests should not.
@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parent
 FEWEST = {  # cases of every family, also in the short form
     "crash points": 14, "random kills": 3, "full disk": 10, "damaged files": 100,
     "nothing executed": 20, "read-only home": 2, "polite endings": 6, "two in one folder": 14,
@@ -67,7 +67,7 @@ def test_careless_code_is_found_out(results: dict[str, Any], careless: str) -> N
 def test_a_child_that_is_killed_while_a_bar_is_drawn_hangs_no_later_one() -> None:
     program = """if True:
         import time
-        from fault_cases.frame import Child, in_child
+        from faults.frame import Child, in_child
         from tqdm.auto import tqdm
 
         def hold():
@@ -82,21 +82,20 @@ def test_a_child_that_is_killed_while_a_bar_is_drawn_hangs_no_later_one() -> Non
         print(in_child(lambda: list(tqdm(range(2))), timeout=10).kind)
     """
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT / "tools", capture_output=True,
+        [sys.executable, "-c", program], cwd=TESTS, capture_output=True,
         encoding="utf-8", timeout=120, check=True,
     )  # fmt: skip
     assert done.stdout == "returned\n"
 
 
 def main() -> None:
-    sys.path.insert(0, str(ROOT / "tools"))
-    import faults
     import numpy as np
     import torch
-    from fault_cases import calls, crashes, disks, frame, pictures
     from PIL import Image, ImageOps
     from safetensors.torch import load_file, save
 
+    import faults.run as kit
+    from faults import calls, crashes, disks, frame, pictures
     from minidiff import checkpoints, cli, datasets, plots, texts
 
     def write_in_place(folder: Path, files: dict[str, Any], info: dict[str, Any]) -> None:
@@ -148,7 +147,7 @@ def main() -> None:
         disks.nothing_executed(tally, short=True)
         disks.targets = kept
 
-    families = faults.as_json(faults.run(short=True))
+    families = kit.as_json(kit.run(short=True))
     careless = {
         "writer": failures(checkpoints, "write_folder", write_in_place, scene(3)),
         "picture writer": failures(plots, "save_picture", picture_in_place, scene(6)),

@@ -67,7 +67,7 @@ def test_page_has_the_glyphs_of_the_package() -> None:
     match = re.search(r"window\.ATLAS=(.*);\n$", text)
     assert match
     data, glyphs = json.loads(match[1]), load_glyphs()
-    assert data["chars"] == "".join(glyph.char for glyph in glyphs), "run tools/build_atlas.py"
+    assert data["chars"] == "".join(glyph.char for glyph in glyphs), "run tools/data/build_atlas.py"
     assert data["definitions"].split("\n") == [glyph.definition for glyph in glyphs]
     assert [ord(sign) - 0x100 for sign in data["radicals"]] == [glyph.radical for glyph in glyphs]
     points = np.frombuffer(base64.b64decode(data["points"]), "<u2").reshape(-1, 2)

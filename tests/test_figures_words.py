@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers import awake
 from minidiff.checkpoints import CheckpointError, read_info, write_folder
 from minidiff.figures import words
 from minidiff.text import TextTokens
@@ -15,12 +16,7 @@ from minidiff.unet import UNet, UNetConfig
 
 
 def small_network() -> UNet:
-    torch.manual_seed(0)
-    config = UNetConfig(channels=(32, 32, 64), head_dim=16, stem=2, text_dim=8)
-    network = UNet(config)
-    for parameter in network.parameters():  # layers that start at zero would hide mistakes
-        torch.nn.init.normal_(parameter, std=0.1)
-    return network.eval()
+    return awake(UNetConfig(channels=(32, 32, 64), head_dim=16, stem=2, text_dim=8))
 
 
 # ------------------------------------------------------------------- the table

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import re
 import subprocess
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import load_script
 from minidiff import glyphs as g
 
 HAN = re.compile(
@@ -26,12 +26,11 @@ FEW = "一明草國金鉄这问木林魚" + "".join(map(chr, range(0x4E00, 0x4E2
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def few(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> Path:
     """A small character set and an empty cache folder of its own."""
     chosen = tuple(glyph for glyph in g.load_glyphs() if glyph.char in FEW)
     monkeypatch.setattr(g, "load_glyphs", lambda: chosen)
-    monkeypatch.setenv("MINIDIFF_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return own_cache
 
 
 def the(char: str) -> g.Glyph:
@@ -335,12 +334,7 @@ def test_nearest() -> None:
 
 @pytest.fixture(scope="module")
 def build_data() -> ModuleType:
-    path = Path(__file__).resolve().parent.parent / "tools" / "build_data.py"
-    spec = importlib.util.spec_from_file_location("build_data", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/data/build_data.py")
 
 
 @pytest.mark.parametrize(

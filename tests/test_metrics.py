@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from helpers import odd_defaults
 from minidiff import metrics, recogniser
 from minidiff.checkpoints import CheckpointError
 from minidiff.glyphs import to_float
@@ -213,15 +214,10 @@ def test_features_that_are_none(wrong: Any) -> None:
 def test_what_torch_is_set_to_does_not_matter() -> None:
     sample, pictures = normal(100), disc(20, 2.0)
     expected = metrics.bootstrap(lambda x: x.mean().item(), sample, rounds=50)
-    torch.set_default_dtype(torch.float64)
-    torch.set_default_device("meta")  # whatever is made without a device is of no use
-    try:
+    with odd_defaults():
         again = metrics.bootstrap(lambda x: x.mean().item(), sample, rounds=50)
         reader, _ = recogniser._load.__wrapped__(FOLDER)  # not the one that is kept
         seen = metrics.features(reader, pictures)
-    finally:
-        torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
     assert again == expected
     assert torch.equal(seen, metrics.features(load_recogniser()[0], pictures))
 

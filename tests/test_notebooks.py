@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import importlib.util
 import io
 import re
 import sys
@@ -21,8 +20,8 @@ from packaging.version import Version
 from PIL import Image
 
 import minidiff
+from helpers import ROOT, load_script
 
-ROOT = Path(__file__).resolve().parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LIMIT = 400_000  # bytes of a notebook; every run that changes pictures adds as much to the history
 LINES = 15  # of a code cell that still reads at a glance
@@ -30,16 +29,7 @@ ABSOLUTE = re.compile(r"(?<![\w.:/<])/(home|Users|root|tmp|usr|opt|var|mnt)/\w|\
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
-def load_tool() -> ModuleType:
-    path = ROOT / "tools" / "notebooks.py"
-    spec = importlib.util.spec_from_file_location("notebooks_tool", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_script("tools/book/notebooks.py")
 
 
 def cells_of(path: Path) -> list[Any]:

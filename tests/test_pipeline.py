@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import minidiff
+from helpers import MINILM, awake, odd_defaults
 from minidiff import pipeline as pipeline_module
 from minidiff import samplers
 from minidiff.checkpoints import CheckpointError, ModelConfig, save_model, write_folder
@@ -26,8 +27,6 @@ from minidiff.glyphs import load_glyphs
 from minidiff.pipeline import Pipeline
 from minidiff.text import TextEncoder, TextTokens
 from minidiff.unet import UNet, UNetConfig
-
-MINILM = "53aa51172d142c89"
 
 
 class Words:
@@ -56,14 +55,7 @@ class Words:
 
 
 def tiny_network(text_dim: int | None = 8) -> UNet:
-    torch.manual_seed(0)
-    network = UNet(
-        UNetConfig(channels=(32, 32), attention=(False, True), stem=2, text_dim=text_dim)
-    )
-    for parameter in network.parameters():  # what starts at zero would make all pictures alike
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
-    return network.eval()
+    return awake(UNetConfig(channels=(32, 32), attention=(False, True), stem=2, text_dim=text_dim))
 
 
 def tiny_config(network: UNet, **changes: Any) -> ModelConfig:
@@ -613,12 +605,9 @@ def test_every_way_of_sampling_glyph64(glyph64: Pipeline) -> None:
 
 def test_pictures_do_not_depend_on_torch_s_default_dtype(glyph64: Pipeline) -> None:
     expected = glyph64("gold", num_inference_steps=2)
-    torch.set_default_dtype(torch.float64)
-    try:
+    with odd_defaults(device=None):
         loaded = minidiff.load(device="cpu")
         pictures = loaded("gold", num_inference_steps=2)
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert all(p.dtype == torch.float32 for p in loaded.network.parameters())
     assert pictures.dtype == torch.float32 and torch.equal(pictures, expected)
 

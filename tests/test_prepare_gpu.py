@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 from pathlib import Path
@@ -13,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from helpers import ROOT, load_script
 from minidiff import text
 from minidiff.text import TextEncoder
 
-ROOT = Path(__file__).resolve().parents[1]
 TEXTS = [
     "gold",
     "lithium, the element",
@@ -27,11 +26,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prepare_gpu", ROOT / "tools" / "prepare_gpu.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/gpu/prepare_gpu.py")
 
 
 @pytest.fixture(scope="module")

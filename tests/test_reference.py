@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 import minidiff
+from helpers import ROOT
 from minidiff.cli import app
 
-ROOT = Path(__file__).resolve().parents[1]
 INDEX = (ROOT / "book" / "reference.md").read_text(encoding="utf-8")
 FIGURES = (ROOT / "book" / "reference_figures.md").read_text(encoding="utf-8")
 COMMANDS = (ROOT / "book" / "command_line.txt").read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ from diffusers.schedulers import scheduling_dpmsolver_multistep
 from torch import Tensor
 
 import minidiff.samplers
+from helpers import SCHEDULES, noise
 from minidiff.denoisers import Denoiser, Guided, MixtureDenoiser, NetworkDenoiser, Prediction
 from minidiff.samplers import (
     SAMPLERS,
@@ -37,13 +38,6 @@ from minidiff.samplers import (
 )
 from minidiff.schedules import Schedule, make_schedule
 
-SCHEDULES = {
-    "linear": make_schedule("linear"),
-    "linear, zero SNR": make_schedule("linear", zero_terminal_snr=True),
-    "cosine": make_schedule("cosine"),
-    "cosine, zero SNR": make_schedule("cosine", zero_terminal_snr=True),
-    "straight": make_schedule("straight"),
-}
 LINEAR = SCHEDULES["linear"]
 MEAN, DEVIATION = 0.6, 0.35  # of the Gaussian that the one-dimensional tests draw
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
@@ -52,10 +46,6 @@ every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return standard_normal(shape, seeded(seed), dtype=torch.float64)
 
 
 def gaussian(schedule: Schedule, deviation: float = DEVIATION) -> MixtureDenoiser:

@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ROOT = Path(__file__).resolve().parents[1]
+from helpers import ROOT
 
 # conda-forge's names where they differ from PyPI's
 CONDA_NAMES = {

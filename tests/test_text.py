@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
-import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from helpers import odd_defaults, printed_by
 from minidiff import text, texts
 from minidiff.text import TextEncoder
 from minidiff.texts import EncodedTexts, different_texts, encode_texts
@@ -62,27 +61,11 @@ def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_python(code: str, **environment: str) -> str:
-    """Standard output of a fresh interpreter; standard error must stay empty."""
-    root = str(Path(__file__).parents[1])
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": root, "PYTHONWARNDEFAULTENCODING": ""} | environment,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    return result.stdout.strip()
-
-
 # --- encoder ---
 
 
 def test_import_is_light() -> None:
-    loaded = run_python(
+    loaded = printed_by(
         "import sys, minidiff.text\n"
         "print([m for m in ('transformers', 'tokenizers', 'huggingface_hub') if m in sys.modules])"
     )
@@ -191,17 +174,12 @@ def test_what_torch_is_set_to_does_not_matter(
     encoder: TextEncoder, table: EncodedTexts, tmp_path: Path
 ) -> None:
     expected = encoder.encode(TEXTS)
-    torch.set_default_dtype(torch.float64)
-    torch.set_default_device("meta")  # whatever is made without a device is of no use
-    try:
+    with odd_defaults():
         again = TextEncoder()
         out = again.encode(TEXTS)
         for _ in range(2):  # built, then read
             with pytest.warns(UserWarning, match=CUT):
                 rebuilt = encode_texts(TEXTS, again, tmp_path)
-    finally:
-        torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
     assert out.tokens.dtype == torch.float32 and torch.equal(out.tokens, expected.tokens)
     assert torch.equal(rebuilt.values, table.values) and torch.equal(rebuilt.offsets, table.offsets)
 
@@ -331,8 +309,8 @@ def test_no_request_is_tried(t5_folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_loading_is_silent_and_restores_settings() -> None:
-    """run_python checks that nothing is written to standard error."""
-    before_after = run_python(
+    """printed_by checks that nothing is written to standard error."""
+    before_after = printed_by(
         "from transformers.utils import logging\n"
         "state = lambda: (logging.get_verbosity(), logging.is_progress_bar_enabled())\n"
         "before = state()\n"
@@ -375,7 +353,7 @@ def test_a_folder_with_the_name_of_an_encoder(
 
 
 def test_hub_out_of_reach(tmp_path: Path) -> None:
-    message = run_python(
+    message = printed_by(
         "from minidiff.text import TextEncoder\n"
         "try:\n    TextEncoder('t5-small')\n"
         "except ConnectionError as error:\n    print(error)",

@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers import ROOT
 from minidiff import samplers
 from minidiff.checkpoints import read_info, write_folder
 from minidiff.denoisers import Guided, MixtureDenoiser
 from minidiff.schedules import make_schedule
 from minidiff.unet import UNet, UNetConfig
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import hashlib
 import json
 import math
 import mmap
@@ -25,9 +24,8 @@ import sys
 import threading
 import time
 import tomllib
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +36,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import minidiff
+from helpers import WIDTH, Pictures, Words, log_of, names, odd_defaults, sha256
 from minidiff import checkpoints, devices, run_folder, text, texts, training
 from minidiff.checkpoints import CheckpointError, load_model
 from minidiff.endings import Ended, TrainingStopped
@@ -46,7 +45,6 @@ from minidiff.recipe import TrainingConfig
 from minidiff.training import Trainer, sample_timesteps
 from minidiff.unet import UNet, UNetConfig
 
-WIDTH = 12  # of the made-up text encoder
 NO_TEXT = UNetConfig(channels=(16,), attention=(False,), head_dim=16, text_dim=None)
 WITH_TEXT = UNetConfig(channels=(16, 16), attention=(False, True), head_dim=16, text_dim=WIDTH)
 PLAIN = TrainingConfig(
@@ -57,41 +55,6 @@ TEXT = dataclasses.replace(PLAIN, unet=WITH_TEXT, text_encoder="words", max_toke
 SHORT = dataclasses.replace(PLAIN, steps=4, log_every=1, evaluate_every=9, save_every=2)
 
 
-class Pictures:
-    """A data set: black bars on white, with a few prompts for each."""
-
-    def __init__(self, count: int = 20, size: int = 8, seed: int = 0) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        self.images = torch.full((count, 1, size, size), 255, dtype=torch.uint8)
-        for i, (row, column) in enumerate(torch.randint(size, (count, 2), generator=generator)):
-            self.images[i, 0, row] = 0
-            self.images[i, 0, :, column] = int(torch.randint(255, (), generator=generator))
-        # 4 tokens the whole, 1 and 2 the senses; every other picture has one prompt of 3 tokens
-        several = [(f"bar number {i} black", "bar", f"number {i}") for i in range(count)]
-        self.prompts: list[tuple[str, ...]] = [
-            p if i % 2 else (f"only bar {i}",) for i, p in enumerate(several)
-        ]
-
-
-class Words(text.TextEncoder):
-    """A text encoder that knows nothing: a fixed random vector for every word."""
-
-    def __init__(self, name: str | Path = "words", max_tokens: int = 32, device: Any = "cpu"):
-        self.name, self.max_tokens, self.device = str(name), max_tokens, torch.device(device)
-        self.fingerprint, self.dim = "0123", WIDTH
-        vectors = torch.randn(997, WIDTH, generator=torch.Generator().manual_seed(0))
-        vectors = vectors.to(self.device)
-        self._model = lambda input_ids, **_: SimpleNamespace(last_hidden_state=vectors[input_ids])
-
-    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        return [
-            [zlib.crc32(w.encode()) % 997 for w in p.split()][: self.max_tokens] for p in prompts
-        ]
-
-    def unknown_words(self, texts: Iterable[str]) -> list[str]:
-        return sorted({w for text in texts for w in text.split() if w.startswith("b")})
-
-
 class OtherWords(Words):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -99,11 +62,10 @@ class OtherWords(Words):
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def surroundings(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """On the CPU, whatever the machine has; a cache of its own; the made-up encoder."""
     from accelerate.state import AcceleratorState
 
-    monkeypatch.setenv("MINIDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(text, "TextEncoder", Words)
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -121,12 +83,8 @@ def train(config: TrainingConfig, folder: Path, **options: Any) -> Trainer:
     return trainer
 
 
-def log(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
-
-
 def losses(folder: Path) -> dict[int, float]:
-    return {entry["step"]: entry["loss"] for entry in log(folder) if "loss" in entry}
+    return {entry["step"]: entry["loss"] for entry in log_of(folder) if "loss" in entry}
 
 
 def saved(folder: Path) -> list[int]:
@@ -400,11 +358,8 @@ def test_loss_by_timestep_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     measure = training.loss_by_timestep
     expected = measure(trainer.network.eval(), config, images)
     trainer.network.train()
-    torch.set_default_dtype(torch.float64)
-    try:
+    with odd_defaults(device=None):
         assert measure(trainer.network, config, images) == expected
-    finally:
-        torch.set_default_dtype(torch.float32)
     assert all(module.training for module in trainer.network.modules())
     assert list(measure(trainer.network, config, images, bins=1)) == ["500", "mean"]
     small = dataclasses.replace(config, num_train_timesteps=8)
@@ -522,7 +477,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
         "step-00000012", "step-00000014",
     ]  # fmt: skip
-    entries = log(folder)
+    entries = log_of(folder)
     assert [e["step"] for e in entries if "loss" in e] == [4, 8, 12, 14]
     assert [e["step"] for e in entries if "held_out_loss" in e] == [7, 14]
     for entry in entries:
@@ -589,7 +544,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(
     assert losses(straight).keys() == {4, 8, 12}
     assert losses(straight) == losses(halves)  # also of the interval that was interrupted
     both = [
-        [e["held_out_loss"] for e in log(f) if "held_out_loss" in e] for f in (straight, halves)
+        [e["held_out_loss"] for e in log_of(f) if "held_out_loss" in e] for f in (straight, halves)
     ]
     assert both[0] == both[1] and len(both[0]) == 2
 
@@ -613,10 +568,10 @@ def test_the_model_of_a_shorter_run_does_not_pass_for_that_of_a_longer(tmp_path:
 
 def test_a_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
     train(SHORT, tmp_path / "run")
-    before = log(tmp_path / "run")
+    before = log_of(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "model")  # killed before the model was written, say
     trainer = train(SHORT, tmp_path / "run", resume=True)
-    assert trainer.step_count == 4 and log(tmp_path / "run") == before
+    assert trainer.step_count == 4 and log_of(tmp_path / "run") == before
     assert load_model(tmp_path / "run" / "model")[2]["steps"] == 4
 
 
@@ -682,9 +637,9 @@ def test_a_time_limit_ends_the_run_properly(tmp_path: Path, clock: SimpleNamespa
     steps, folder = trainer.step_count, tmp_path / "run"
     assert steps == 16 and 30 <= trainer.seconds < 32  # each step reads the clock twice
     assert sampled == [steps] and saved(folder)[-1] == steps
-    assert [e["step"] for e in log(folder) if "held_out_loss" in e] == [7, 14, 16]
-    rates = [e["learning_rate"] for e in log(folder) if "loss" in e]
-    seconds = [0.0, *(e["seconds"] for e in log(folder) if "loss" in e)]
+    assert [e["step"] for e in log_of(folder) if "held_out_loss" in e] == [7, 14, 16]
+    rates = [e["learning_rate"] for e in log_of(folder) if "loss" in e]
+    seconds = [0.0, *(e["seconds"] for e in log_of(folder) if "loss" in e)]
     expected = [1e-3 * min(1, (30 - s) / 15) for s in seconds[:-1]]
     assert rates == pytest.approx(expected) and rates[0] == 1e-3 and rates[-1] < 1e-4
     record = load_model(folder / "model")[2]
@@ -709,10 +664,6 @@ def test_a_time_limit_counts_the_time_before_an_interruption(
     assert 14 <= trainer.step_count <= 18 and 30 <= trainer.seconds < 32
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def test_a_warm_start_takes_the_weights_and_keeps_the_stages(tmp_path: Path) -> None:
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     train(change(TEXT, steps=6), first)
@@ -725,7 +676,7 @@ def test_a_warm_start_takes_the_weights_and_keeps_the_stages(tmp_path: Path) -> 
             assert torch.equal(value, weights[name])
     assert not trainer.optimizer.optimizer.state and trainer.step_count == 0
     trainer.run()
-    assert log(second)[0]["learning_rate"] == 5e-4  # after a warm-up of its own
+    assert log_of(second)[0]["learning_rate"] == 5e-4  # after a warm-up of its own
     record = load_model(second / "model")[2]
     assert (record["images_seen"], record["images_seen_in_all"]) == (20, 44)
     (stage,) = record["stages"]
@@ -830,7 +781,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, first: str) -
     assert "nan before step 3" in message and "learning_rate than 0.001" in message
     assert str(newest(tmp_path / "run")) in message
     assert saved(tmp_path / "run")[-1] == 2
-    for entry in log(tmp_path / "run") if first != "save" else []:
+    for entry in log_of(tmp_path / "run") if first != "save" else []:
         assert math.isfinite(entry.get("loss", 0))
     network, _, _ = load_model(newest(tmp_path / "run"))
     assert all(p.isfinite().all() for p in network.parameters())
@@ -1024,10 +975,6 @@ def test_asked_to_end_it_saves_and_goes_on_bit_for_bit(
     if moment != "update":  # there the log is a line short, and the next one is of two steps
         assert losses(tmp_path / "run") == losses(tmp_path / "straight")
     assert names(tmp_path / "run") == ["checkpoints", "log.jsonl", "model"]
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.usefixtures("usual_signals")
@@ -1372,21 +1319,11 @@ def test_ways_of_sharing_that_would_break_are_refused(
     assert not (tmp_path / "run").exists()
 
 
-@contextlib.contextmanager
-def default_dtype() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        assert torch.get_default_dtype() == torch.float64
-        torch.set_default_dtype(torch.float32)
-
-
 SURROUNDINGS: dict[str, Callable[[], Any]] = {
     "no_grad": torch.no_grad,
     "set_grad_enabled": lambda: torch.set_grad_enabled(False),
     "inference_mode": torch.inference_mode,
-    "default dtype": default_dtype,
+    "default dtype": lambda: odd_defaults(device=None),
     "default device": lambda: torch.device("meta"),
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
 }

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import minidiff
+from helpers import awake, noise, odd_defaults
 from minidiff.recipe import TrainingConfig
 from minidiff.unet import Attention, ResBlock, UNet, UNetConfig, timestep_embedding
 
@@ -22,24 +23,9 @@ TEXT = UNetConfig(channels=(32, 32), attention=(False, True), head_dim=16, text_
 NO_TEXT = dataclasses.replace(TEXT, text_dim=None)
 
 
-def awake(config: UNetConfig, seed: int = 0) -> UNet:
-    """A network in float64 whose zero-initialised layers are random: every part of it counts."""
-    torch.manual_seed(seed)
-    network = UNet(config).eval()
-    for parameter in network.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.2)
-    return network.double()
-
-
 @pytest.fixture(scope="module")
 def network() -> UNet:
-    return awake(TEXT)
-
-
-def noise(*shape: int, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return awake(TEXT).double()
 
 
 def close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
@@ -73,7 +59,7 @@ def test_the_output_has_the_shape_of_the_input(
     config = dataclasses.replace(TEXT, **changes)
     x = noise(2, config.in_channels, *size)
     tokens = None if config.text_dim is None else noise(2, 3, 12)
-    y = awake(config)(x, torch.tensor([3, 900]), tokens)
+    y = awake(config).double()(x, torch.tensor([3, 900]), tokens)
     assert y.shape == x.shape and y.dtype == x.dtype
     assert y.isfinite().all() and y.std() > 1e-3
     assert y.is_contiguous()
@@ -128,7 +114,7 @@ def test_text_changes_the_picture(network: UNet) -> None:
 
 @pytest.mark.parametrize("pooled", [True, False])
 def test_padding_cannot_change_the_output(pooled: bool) -> None:
-    network = awake(dataclasses.replace(TEXT, pooled_text=pooled))
+    network = awake(dataclasses.replace(TEXT, pooled_text=pooled)).double()
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]).bool()
     expected = network(X, T, TOKENS, mask)
     longer = torch.cat([TOKENS, 100 * noise(3, 6, 12, seed=4)], dim=1)
@@ -148,7 +134,7 @@ def test_padding_cannot_change_the_output(pooled: bool) -> None:
 
 @pytest.mark.parametrize("pooled", [True, False])
 def test_an_empty_prompt_is_no_text(pooled: bool) -> None:
-    network = awake(dataclasses.replace(TEXT, pooled_text=pooled))
+    network = awake(dataclasses.replace(TEXT, pooled_text=pooled)).double()
     expected = network(X, T)
     hidden = torch.zeros(3, 5, dtype=torch.bool)
     assert close(network(X, T, TOKENS, hidden), expected)
@@ -164,7 +150,7 @@ def test_an_empty_prompt_is_no_text(pooled: bool) -> None:
 def test_pooled_text_is_a_way_of_its_own() -> None:
     """With cross-attention silenced the text still comes through, but only if it is pooled."""
     for pooled in (True, False):
-        network = awake(dataclasses.replace(TEXT, pooled_text=pooled))
+        network = awake(dataclasses.replace(TEXT, pooled_text=pooled)).double()
         for name, module in network.named_modules():
             if name.endswith("cross_attention"):
                 assert isinstance(module, Attention)
@@ -212,13 +198,8 @@ def test_timestep_embedding_is_the_formula() -> None:
 
 def test_what_torch_is_set_to_does_not_matter(network: UNet) -> None:
     embedding, y = timestep_embedding(T, 8), network(X, T, TOKENS)
-    torch.set_default_dtype(torch.float64)
-    torch.set_default_device("meta")  # whatever is made without a device is of no use
-    try:
+    with odd_defaults():
         again, y_again = timestep_embedding(T, 8), network(X, T, TOKENS)
-    finally:
-        torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
     assert torch.equal(again, embedding) and again.dtype == torch.float32
     assert torch.equal(y_again, y)
 

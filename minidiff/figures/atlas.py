@@ -1,7 +1,7 @@
 """Figures of pixel space: a glyph as a vector, principal directions, and maps of all glyphs.
 
 The UMAP of all glyphs takes minutes, so its coordinates come with the package (`load_map`);
-tools/build_atlas.py makes them.
+tools/data/build_atlas.py makes them.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def load_map(folder: Path = FOLDER) -> Tensor:
     if points.shape != (len(chars), 2) or points.dtype != np.uint16:
         raise ValueError(
             f"{folder} holds {points.dtype} coordinates of shape {points.shape}, wanted are "
-            f"uint16 for {len(chars):,} glyphs: run tools/build_atlas.py"
+            f"uint16 for {len(chars):,} glyphs: run tools/data/build_atlas.py"
         )
     if about["characters"] != digest_of(chars):
-        raise ValueError(f"{folder} is a map of other glyphs: run tools/build_atlas.py")
+        raise ValueError(f"{folder} is a map of other glyphs: run tools/data/build_atlas.py")
     low, step = torch.tensor(about["low"]), about["step"]
     return torch.from_numpy(points.astype(np.float32)) * step + low
 

@@ -1,7 +1,7 @@
 """Words: from text to vectors, and from vectors into the network.
 
-The first part reads what `tools/build_embeddings.py` has made of the 16,343 different definitions;
-the rest draws the figures of the chapters on text.
+The first part reads what `tools/data/build_embeddings.py` has made of the 16,343 different
+definitions; the rest draws the figures of the chapters on text.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def load_definitions(folder: Path = EMBEDDINGS) -> Definitions:
     tensors, texts = read_tensors(folder, "embeddings.safetensors", info), definitions()
     if info["record"]["definitions_sha256"] != digest(texts):
         raise CheckpointError(
-            f"{folder} was made for other definitions: run tools/build_embeddings.py"
+            f"{folder} was made for other definitions: run tools/data/build_embeddings.py"
         )
     bits = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8)
     signs = (tensors["signs"][..., None] & bits).ne(0).flatten(1).float() * 2 - 1

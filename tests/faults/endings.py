@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fault_cases import tiny
-from fault_cases.frame import Child, Tally, in_child, names, new_folder
+from faults import tiny
+from faults.frame import Child, Tally, in_child, new_folder
+from helpers import names
 from minidiff import load
 from minidiff.endings import Ended, TrainingStopped
 from minidiff.run_folder import latest_checkpoint

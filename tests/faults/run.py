@@ -1,12 +1,12 @@
 """What can go wrong, tried: killed processes, full disks, damaged files, bad input.
 
-    python tools/faults.py                          # everything; six minutes on a busy machine
-    python tools/faults.py --short                  # a few cases of every family, as in the tests
-    python tools/faults.py --only "crash points"    # one family
+    python tests/faults/run.py                         # everything; six minutes on a busy machine
+    python tests/faults/run.py --short                 # a few cases of every family, as in tests
+    python tests/faults/run.py --only "crash points"   # one family
 
 Every case must end in the right result or in a clear error; nothing half-written may ever be
-loaded, and nothing be executed from a file. What that means is in `fault_cases/frame.py`. The long
-form writes benchmarks/results/faults.json, for one family its entry. Needs a system that can fork.
+loaded, and nothing be executed from a file. What that means is in `frame.py`. The long form
+writes benchmarks/results/faults.json, for one family its entry. Needs a system that can fork.
 """
 
 from __future__ import annotations
@@ -20,18 +20,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 # On the CPU, with one thread, which a fork survives; before torch is imported.
 os.environ |= {
     "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "TOKENIZERS_PARALLELISM": "false",
     "CUDA_VISIBLE_DEVICES": "",
 }  # fmt: skip
 os.environ.pop("MINIDIFF_CACHE", None)
+# For the processes that are started elsewhere, where minidiff need not be installed.
+places = [str(ROOT), os.environ.get("PYTHONPATH")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
 
 import torch  # noqa: E402
-from fault_cases import calls, crashes, disks, endings, pictures, surroundings, tiny  # noqa: E402
-from fault_cases.frame import SkippedError, Tally  # noqa: E402
+
+from faults import calls, crashes, disks, endings, pictures, surroundings, tiny  # noqa: E402
+from faults.frame import Tally  # noqa: E402
+from helpers import SkippedError  # noqa: E402
 
 FAMILIES: dict[str, Callable[[Tally, bool], None]] = {
     "crash points": crashes.crash_points,
@@ -122,7 +127,7 @@ def write(results: dict[str, Tally]) -> None:
     cases = {name: known[name] for name in FAMILIES if name in known}
     result = {
         "machine": machine("safetensors", "accelerate"),
-        "command": "python tools/faults.py",
+        "command": "python tests/faults/run.py",
         "seconds": sum(row["seconds"] for row in cases.values()),
         "cases": cases,
     }

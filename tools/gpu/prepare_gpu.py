@@ -1,6 +1,6 @@
 """Prepare the small folder that training on a machine without network needs.
 
-    python tools/prepare_gpu.py            # writes gpu/, some 30 MB
+    python tools/gpu/prepare_gpu.py     # writes gpu/, some 30 MB
 
 Font, definitions and pictures are in the package itself. What a bare machine with PyTorch may lack:
 
@@ -13,7 +13,7 @@ Font, definitions and pictures are in the package itself. What a bare machine wi
   case, makes a fifth of a thousandth.
 - small packages: their wheels.
 
-tools/train_on_gpu.sh uses the folder.
+tools/gpu/train_on_gpu.sh uses the folder.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from minidiff.cli import SAMPLE_PROMPTS
 from minidiff.glyphs import load_glyphs, prompts_of
 from minidiff.text import COPY, MINILM_SHA256, TextEncoder, _locate
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LARGEST = 16 * 2**20  # bytes a file
 WHEELS = ("platformdirs",)
 # The root mean square of the difference, as a share of that of the vectors. Half precision makes
@@ -61,7 +61,7 @@ def main() -> None:
     for name in arguments.wheel if arguments.wheel is not None else WHEELS:
         fetch_wheel(name, arguments.output / "wheels")
     total = check_sizes(arguments.output)
-    print(f"{arguments.output}: {total / 2**20:.1f} MiB. Next: tools/train_on_gpu.sh smoke")
+    print(f"{arguments.output}: {total / 2**20:.1f} MiB. Next: tools/gpu/train_on_gpu.sh smoke")
 
 
 def all_texts() -> list[str]:
@@ -94,7 +94,7 @@ def copy_encoder(texts: Sequence[str], folder: Path, compare: int) -> dict[str, 
     result = {
         "copy_of": MINILM_SHA256,
         "sha256": _hash(folder),
-        "made_by": "tools/prepare_gpu.py: float16, the tokens of the definitions",
+        "made_by": "tools/gpu/prepare_gpu.py: float16, the tokens of the definitions",
         "tokens": len(kept),
         "texts_with_the_same_tokens": _check_tokens(whole, small, kept, texts),
         **_check_states(whole, small, texts[:: max(1, len(texts) // max(1, compare))]),

@@ -18,8 +18,9 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from fault_cases import tiny
-from fault_cases.frame import Child, Outcome, Tally, in_child, names, new_folder
+from faults import tiny
+from faults.frame import Child, Outcome, Tally, in_child, new_folder
+from helpers import Pictures, awake, names
 from minidiff import checkpoints, glyphs, plots
 from minidiff.endings import TrainingStopped
 from minidiff.run_folder import latest_checkpoint
@@ -117,7 +118,7 @@ def interrupt_at_once(folder: Path) -> None:
             raise KeyboardInterrupt
 
     try:
-        Impatient(tiny.RECIPE, tiny.Pictures(), folder, resume=True).run()
+        Impatient(tiny.RECIPE, Pictures(), folder, resume=True).run()
     except TrainingStopped as stopped:
         assert "interrupted" in str(stopped)
 
@@ -139,7 +140,7 @@ def check_model(folder: Path) -> None:
     try:
         unet, _, _ = checkpoints.load_model(folder / "model")
         weights = list(unet.parameters())
-        known = [list(tiny.network(seed).half().float().parameters()) for seed in (0, 1)]
+        known = [list(awake(tiny.SHAPE, seed).half().float().parameters()) for seed in (0, 1)]
         assert any(all(map(torch.equal, weights, other)) for other in known)
     finally:
         tiny.save_tiny_model(folder / "model", seed=1)

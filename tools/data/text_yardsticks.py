@@ -1,6 +1,6 @@
 """What the text alone tells of a character's radical: three minutes on one core.
 
-    python tools/text_yardsticks.py
+    python tools/data/text_yardsticks.py
 
 `minidiff evaluate` asks how often a drawn glyph has the radical of the character whose definition
 was the prompt. No model can be right always, for most definitions fit several radicals. So a

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 import minidiff
-from fault_cases import crashes, tiny
-from fault_cases.calls import command_line
-from fault_cases.disks import save_pictures
-from fault_cases.frame import Child, Outcome, Tally, in_child, names, new_folder
+from faults import crashes, tiny
+from faults.calls import command_line
+from faults.disks import save_pictures
+from faults.frame import Child, Outcome, Tally, in_child, new_folder
+from helpers import names
 from minidiff import text
 
 

@@ -1,7 +1,7 @@
 """Put a trained model into the package, with its figures and its model card.
 
     minidiff evaluate --full --json --model runs/glyph64 > figures.json
-    python tools/ship_model.py --model runs/glyph64 --figures figures.json \\
+    python tools/release/ship_model.py --model runs/glyph64 --figures figures.json \\
         --training training.md --failures failures.md
 
 The figures go into the model's record (`minidiff.pretrained()` prints the most telling ones) and
@@ -19,7 +19,7 @@ from minidiff.checkpoints import load_model, save_model
 from minidiff.evaluation import as_text
 from minidiff.pipeline import MODELS, find_model
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FLOOR, BLURRED = "floor (held-out real glyphs)", "the same, blurred by 1 pixel"
 
 

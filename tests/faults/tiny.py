@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
 import minidiff
-from fault_cases.frame import new_folder
+from faults.frame import new_folder
+from helpers import Pictures, Words, awake, log_of, sha256
 from minidiff import checkpoints, glyphs, text, texts
 from minidiff.checkpoints import ModelConfig
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints
 from minidiff.training import Trainer
-from minidiff.unet import UNet, UNetConfig
+from minidiff.unet import UNetConfig
 
 SHAPE = UNetConfig(channels=(16,), attention=(False,), head_dim=16, text_dim=None)
 RECIPE = TrainingConfig(
@@ -29,28 +25,6 @@ RECIPE = TrainingConfig(
     log_every=1, evaluate_every=100, sample_every=100, save_every=2,
 )  # fmt: skip
 TEXTS = [f"text number {i}" for i in range(50)]
-
-
-class Pictures:
-    """A data set of noise."""
-
-    def __init__(self) -> None:
-        draw = torch.Generator().manual_seed(0)
-        self.images = torch.randint(256, (20, 1, 8, 8), dtype=torch.uint8, generator=draw)
-        self.prompts: list[tuple[str, ...]] = [("",)] * 20
-
-
-class Words(text.TextEncoder):
-    """A text encoder that knows nothing: a fixed random vector for every word."""
-
-    def __init__(self, name: str | Path = "words", max_tokens: int = 32, device: Any = "cpu"):
-        self.name, self.max_tokens, self.device = str(name), max_tokens, torch.device(device)
-        self.fingerprint, self.dim = "0123", 8
-        vectors = torch.randn(97, self.dim, generator=torch.Generator().manual_seed(0))
-        self._model = lambda input_ids, **_: SimpleNamespace(last_hidden_state=vectors[input_ids])
-
-    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        return [[zlib.crc32(word.encode()) % 97 for word in prompt.split()] for prompt in prompts]
 
 
 def warm_up() -> None:
@@ -65,18 +39,8 @@ def warm_up() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def network(seed: int = 0, shape: UNetConfig = SHAPE) -> UNet:
-    """Random weights everywhere, also where a new network has zeros."""
-    torch.manual_seed(seed)
-    unet = UNet(shape)
-    for parameter in unet.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
-    return unet
-
-
 def save_tiny_model(folder: Path, seed: int = 0) -> None:
-    checkpoints.save_model(folder, network(seed), ModelConfig(SHAPE, image_size=8))
+    checkpoints.save_model(folder, awake(SHAPE, seed), ModelConfig(SHAPE, image_size=8))
 
 
 def train(folder: Path, config: TrainingConfig = RECIPE, **options: Any) -> None:
@@ -127,17 +91,11 @@ def end_state(folder: Path) -> dict[str, Any]:
     """What a finished run has learnt, to the last bit, and what it has logged."""
     newest = all_checkpoints(folder)[-1]
     files = [*sorted(newest.glob("*.safetensors")), folder / "model" / "model.safetensors"]
-    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    entries = [json.loads(line) for line in lines]
     return {
         "newest": newest.name,
         "files": {f"{p.parent.name}/{p.name}": sha256(p) for p in files},
-        "losses": [[e["step"], e.get("loss")] for e in entries],
+        "losses": [[e["step"], e.get("loss")] for e in log_of(folder)],
     }
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def few_glyphs(size: int = 16) -> torch.Tensor:

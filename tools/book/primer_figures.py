@@ -1,6 +1,6 @@
 """Draw the four pictures of the book's primer.
 
-    python tools/primer_figures.py
+    python tools/book/primer_figures.py
 
 Writes vector.png, gaussian.png, gradient.png and network.png into book/_static/primer/.
 """
@@ -20,7 +20,7 @@ from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
 from minidiff.glyphs import render, to_float
 
-FOLDER = Path(__file__).parents[1] / "book" / "_static" / "primer"
+FOLDER = Path(__file__).parents[2] / "book" / "_static" / "primer"
 
 
 def vector() -> Any:

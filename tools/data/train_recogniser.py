@@ -3,7 +3,7 @@
     pip download --no-deps --dest wheels pylopdf-fonts-zh-cn==0.1.1
     unzip -j wheels/pylopdf*.whl '*NotoSerifSC-Regular.otf' -d fonts
     sudo apt-get install fonts-lxgw-wenkai
-    python tools/train_recogniser.py --serif fonts/NotoSerifSC-Regular.otf \\
+    python tools/data/train_recogniser.py --serif fonts/NotoSerifSC-Regular.otf \\
         --kai /usr/share/fonts/truetype/lxgw-wenkai/LXGWWenKai-Regular.ttf
 
 It sees the training characters only, in three fonts (the package's sans twice as often as the serif

@@ -1,6 +1,6 @@
 """Make the pictures of the README and the book's front page from the shipped model.
 
-    python tools/pictures.py
+    python tools/book/pictures.py
 
 Writes book/_static/glyphs.png (generated glyphs, and under each the nearest real one),
 book/_static/gold.gif (16 glyphs coming out of noise) and gold.png (its last moment, for readers who
@@ -17,7 +17,7 @@ import minidiff
 from minidiff import plots
 from minidiff.glyphs import GlyphDataset, nearest, to_float
 
-STATIC = Path(__file__).parents[1] / "book" / "_static"
+STATIC = Path(__file__).parents[2] / "book" / "_static"
 PROMPTS = ("gold", "water", "tree", "bird", "fish", "fire")
 
 

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fault_cases import crashes, tiny
-from fault_cases.frame import Outcome, Tally, attempt, in_child, names, new_folder, small_disk
+from faults import crashes, tiny
+from faults.frame import Outcome, Tally, attempt, in_child, new_folder
+from helpers import names, small_disk
 from minidiff import checkpoints, datasets, glyphs, plots, recogniser, text
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints, latest_checkpoint
@@ -30,7 +31,7 @@ from minidiff.run_folder import all_checkpoints, latest_checkpoint
 
 def full_disk(tally: Tally, short: bool) -> None:
     """A disk that is full, or fills up half-way, while a checkpoint, cache or picture is saved."""
-    with new_folder() as folder, small_disk(folder) as disk:
+    with new_folder() as folder, small_disk(folder, "size=4m") as disk:
         assert in_child(lambda: tiny.train(folder / "whole")).kind == "returned"
         expected = tiny.end_state(folder / "whole")
         assert in_child(lambda: tiny.train_to(folder / "begun", 2)).kind == "returned"
@@ -273,7 +274,7 @@ def nothing_executed(tally: Tally, short: bool) -> None:
     with new_folder() as folder:
         marker = folder / "executed"
         payloads = bombs(marker)
-        pickle.loads(payloads["pickle"])  # noqa: S301  (they do go off, if one lets them)
+        pickle.loads(payloads["pickle"])
         marker.rmdir()
         for what, file, act in targets(folder):
             original = file.read_bytes() if file.exists() else None
@@ -352,7 +353,7 @@ def save_encoder(folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
     vocabulary = {word: i for i, word in enumerate(("<pad>", "</s>", "<unk>", "gold"))}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)

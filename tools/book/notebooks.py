@@ -1,8 +1,8 @@
 """Run the notebooks whose code, package or weights have changed, and store what they show.
 
-    python tools/notebooks.py            # run those that are stale
-    python tools/notebooks.py --check    # only list them; exit status 1 if there are any
-    python tools/notebooks.py --all      # run every one
+    python tools/book/notebooks.py            # run those that are stale
+    python tools/book/notebooks.py --check    # only list them; exit status 1 if there are any
+    python tools/book/notebooks.py --all      # run every one
 
 When a notebook runs, its metadata record which modules of the package it imported and which files
 of the package it opened (definitions, font, the configuration of a model, which holds the digest of
@@ -31,7 +31,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from PIL import Image, ImageSequence
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "minidiff"
 TIMEOUT = 600  # seconds a cell may take
 PICTURES = ("image/png", "image/gif")

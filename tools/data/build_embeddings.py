@@ -1,6 +1,6 @@
 """The definitions as the text encoder sees them, small enough to ship: five minutes on one core.
 
-    python tools/build_embeddings.py
+    python tools/data/build_embeddings.py
 
 Every different definition is encoded, its tokens are averaged and the mean brought to length 1:
 16,343 vectors of 384 numbers, 25 MB. Two small things are made of them, and minidiff.figures.words

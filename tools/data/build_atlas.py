@@ -1,7 +1,7 @@
 """Build the map of all glyphs: its coordinates in the package and the interactive page of the book.
 
-    python tools/build_atlas.py           # both: two minutes for UMAP, one for the font
-    python tools/build_atlas.py --page    # only the page, from the coordinates as they are
+    python tools/data/build_atlas.py           # both: two minutes for UMAP, one for the font
+    python tools/data/build_atlas.py --page    # only the page, from the coordinates as they are
 
 Needs ``pip install umap-learn fonttools brotli``.
 
@@ -36,7 +36,7 @@ from safetensors.numpy import load_file, save_file
 from minidiff.figures.atlas import FOLDER, LEVELS, digest_of, principal
 from minidiff.glyphs import FONT, glyph_images, load_glyphs, to_float
 
-PAGE = Path(__file__).resolve().parents[1] / "book" / "_static" / "atlas"
+PAGE = Path(__file__).resolve().parents[2] / "book" / "_static" / "atlas"
 SIZE, COMPONENTS = 32, 50
 UMAP_SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "random_state": 0, "n_jobs": 1}
 UNITS = 250  # per em
@@ -95,7 +95,7 @@ def build_data() -> None:
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     header = (
-        "// Made by tools/build_atlas.py. Definitions and radicals: Unihan database, Unicode "
+        "// Made by tools/data/build_atlas.py. Definitions and radicals: Unihan database, Unicode "
         "licence; layouts: cjk-decomp, MIT licence (LICENCE.txt).\n"
     )
     script = f"{header}window.ATLAS={text};\n"
@@ -119,7 +119,7 @@ def build_font() -> None:
 
 
 LICENCE = """\
-Made by tools/build_atlas.py from the package minidiff:
+Made by tools/data/build_atlas.py from the package minidiff:
 
 glyphs.woff2  Noto Sans SC Regular: NotoSansSC-subset.otf of the package, reduced again and scaled
               to 250 units per em. SIL Open Font License 1.1.

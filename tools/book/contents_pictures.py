@@ -1,6 +1,6 @@
 """Make the small pictures of the README's table of contents from the figures of the chapters.
 
-    python tools/contents_pictures.py
+    python tools/book/contents_pictures.py
 
 Writes book/_static/contents/00.png … 13.png. Of an animation the frame in the middle is taken.
 """
@@ -18,7 +18,7 @@ from PIL import Image
 
 from minidiff import plots
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "book" / "_static" / "contents"
 WIDTH, HEIGHT = 240, 200  # pixels, at most
 LIMIT = 15_000  # bytes

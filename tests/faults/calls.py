@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import minidiff
-from fault_cases import tiny
-from fault_cases.frame import Outcome, Tally, attempt, in_child, new_folder
+from faults import tiny
+from faults.frame import Outcome, Tally, attempt, in_child, new_folder
+from helpers import Result, awake
 from minidiff import cli, denoisers, glyphs, plots, samplers, schedules
 from minidiff.checkpoints import ModelConfig
 from minidiff.pipeline import Pipeline
@@ -33,14 +34,9 @@ from minidiff.unet import UNet, UNetConfig
 # ------------------------------------------------------------------------------ command lines
 
 
-class Result(NamedTuple):
-    status: Any
-    out: str
-    err: str
-
-
 def command_line(words: list[str]) -> Result:
     """minidiff WORDS… in this process, as the command would have it."""
+    status: Any
     sys.argv = ["minidiff", *words]
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
@@ -162,7 +158,7 @@ def lines() -> list[tuple[list[str], str]]:
 
 def set_the_table(folder: Path) -> None:
     """What the bad command lines name."""
-    from fault_cases.disks import save_pictures
+    from faults.disks import save_pictures
 
     for name in (
         "folder.png",
@@ -383,7 +379,7 @@ def any_values(tally: Tally, short: bool) -> None:
     """Hypothesis over the public API: a finite result of the right shape, or an error that says."""
     shape = UNetConfig(channels=(16,), attention=(True,), head_dim=16, text_dim=384)
     config = ModelConfig(shape, 8, text_encoder="minilm", text_fingerprint=FINGERPRINT)
-    pipeline = Pipeline(tiny.network(0, shape), config, device="cpu")
+    pipeline = Pipeline(awake(shape), config, device="cpu")
     with new_folder() as folder:
         for name, (act, arguments) in calls(pipeline, folder).items():
             try_values(tally, name, act, arguments, 5 if short else 100)

@@ -1,7 +1,7 @@
 """Measure what running each chapter costs, and write the table of book/how_to_use.md.
 
-    python tools/notebook_costs.py "two cores of an AMD EPYC"     # the machine, in words
-    python tools/notebook_costs.py ... notebooks/03_noising.ipynb # only some; other rows stay
+    python tools/book/notebook_costs.py "two cores of an AMD EPYC"     # the machine, in words
+    python tools/book/notebook_costs.py ... notebooks/03_noising.ipynb # only some; other rows stay
 
 Every notebook runs in a kernel of its own and is not stored. The time is that of all its cells (the
 start of the kernel included), the memory the largest that the kernel ever held. With --gpu the
@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "book" / "how_to_use.md"
 TABLE = re.compile(r"(?s)(<!-- costs -->\n).*?(<!-- end of costs -->)")
 ROW = re.compile(r"(?m)^\| \[\]\(\.\./notebooks/(\w+)\.ipynb\) \| (.*?) \| (.*?) \| (.*?) \|$")

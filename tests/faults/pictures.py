@@ -16,17 +16,12 @@ import numpy as np
 import torch
 from PIL import EpsImagePlugin, Image
 
-from fault_cases.frame import Outcome, Tally, attempt, in_child, new_folder
+from faults.frame import Outcome, Tally, attempt, in_child, new_folder
+from helpers import encoded
 from minidiff import datasets
 
 GREY = Image.frombytes("L", (8, 8), bytes(range(0, 256, 4)))
 WHOLE = np.array(GREY)
-
-
-def encoded(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, form, **options)
-    return file.getvalue()
 
 
 def read(folder: Path) -> torch.Tensor:

@@ -12,7 +12,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -141,37 +140,7 @@ class Tally:
         return self.right + self.clear_error + len(self.failed)
 
 
-class SkippedError(Exception):
-    """A family cannot be tried here; the message says why."""
-
-
 @contextmanager
 def new_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         yield Path(folder)
-
-
-@contextmanager
-def small_disk(parent: Path, options: str = "size=4m") -> Iterator[Path]:
-    """A disk of its own, in memory.
-
-    Raises:
-        SkippedError: where this process may not mount one.
-    """
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        raise SkippedError("needs root on Linux, to mount a small disk")
-    disk = parent / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
-    done = subprocess.run(mount, capture_output=True, encoding="utf-8", check=False)
-    if done.returncode:
-        raise SkippedError(f"no right to mount a small disk: {done.stderr.strip()}")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)  # noqa: S607
-
-
-def names(folder: Path) -> list[str]:
-    """What lies in a folder, hidden or not."""
-    return sorted(path.name for path in folder.iterdir())

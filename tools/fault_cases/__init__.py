@@ -1,1 +1,0 @@
-"""The cases of `tools/faults.py`, by what goes wrong."""
