@@ -131,7 +131,7 @@ def recipe(done: set[str]) -> TrainingConfig:
     config = TrainingConfig.from_dict(tomllib.loads(RECIPE.read_text(encoding="utf-8")))
     stem = max([1, *(int(name.split()[1]) for name in done if name.startswith("stem"))])
     return dataclasses.replace(
-        config, unet=dataclasses.replace(config.unet, stem=stem), batch_size=BATCH
+        config, network=dataclasses.replace(config.network, stem=stem), batch_size=BATCH
     )
 
 

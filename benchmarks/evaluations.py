@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minidiff import metrics, samplers
-from minidiff.checkpoints import read_info
+from minidiff.storage import read_info
 from minidiff.evaluation import WANTED, HeldOut, draw, radicals, real_features, shows
 from minidiff.pipeline import Pipeline, find_model, load
 from minidiff.recogniser import load_recogniser

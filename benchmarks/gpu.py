@@ -68,7 +68,7 @@ class Row:
         torch.manual_seed(0)
         self.config, self.device, self.dtype = config, device, PRECISIONS[precision]
         order = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = UNet(config.unet).to(device, memory_format=order)
+        self.network = UNet(config.network).to(device, memory_format=order)
         if compiled:
             self.network.compile()
         self.schedule = make_schedule(config.schedule)
@@ -81,7 +81,7 @@ class Row:
         return torch.autocast(self.device.type, self.dtype)
 
     def _inputs(self, batch: int) -> tuple[torch.Tensor, NetworkDenoiser]:
-        size, dim = self.config.image_size, self.config.unet.text_dim or 1
+        size, dim = self.config.image_size, self.config.network.text_dim or 1
         x = torch.randn(batch, 1, size, size, device=self.device)
         tokens = torch.randn(batch, TOKENS, dim, device=self.device)
         mask = torch.ones(batch, TOKENS, dtype=torch.bool, device=self.device)

@@ -24,9 +24,9 @@ from machine import described, machine, write
 from measuring import alone, in_turns, megabytes, memory, peak_memory, spread
 from safetensors.torch import load_file, save_file
 
-from minidiff.checkpoints import read_info
+from minidiff.storage import read_info
 from minidiff.glyphs import load_glyphs, render
-from minidiff.pipeline import find_model
+from minidiff.shelf import find_model
 from minidiff.recipe import TrainingConfig
 from minidiff.training import Trainer
 from minidiff.unet import UNet, UNetConfig
@@ -82,7 +82,7 @@ def data(count: int) -> dict[str, Any]:
         images = load_file(path)["images"].clone()  # read, not only mapped
         read = time.perf_counter()
         unet = dataclasses.replace(shipped(), text_dim=None)
-        config = TrainingConfig(unet=unet, text_encoder=None, batch_size=16)
+        config = TrainingConfig(network=unet, text_encoder=None, batch_size=16)
         dataset = SimpleNamespace(images=images.unsqueeze(1), prompts=[])
         trainer = Trainer(config, dataset, Path(folder) / "run")
         seconds = in_turns({"step": trainer.step}, 2 * ROUNDS)["step"]

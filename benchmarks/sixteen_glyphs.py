@@ -106,7 +106,7 @@ def ways(pipeline: Pipeline) -> dict[str, tuple[int, Way]]:
 def denoiser(pipeline: Pipeline, texts: Sequence[str]) -> Denoiser:
     """Without guidance, and clipped as the pipeline does."""
     told = pipeline.denoiser(texts)
-    return Guided(told, told, 1.0, clip=pipeline.config.data_range)
+    return Guided(told, told, 1.0, clip=pipeline.config.space.data_range)
 
 
 @torch.inference_mode()
@@ -117,7 +117,7 @@ def draw(pipeline: Pipeline, way: Way, texts: Sequence[str]) -> Tensor:
         part = texts[start : start + 64]
         generators = [samplers.seeded_generator(0, start + i) for i in range(len(part))]
         x = samplers.standard_normal((len(part), 1, size, size), generators)
-        parts.append(pipeline.config.to_images(way(denoiser(pipeline, part), x, generators)))
+        parts.append(pipeline.config.space.to_images(way(denoiser(pipeline, part), x, generators)))
     return torch.cat(parts)
 
 

@@ -36,7 +36,7 @@ from minidiff.unet import UNetConfig
 ROOT = Path(__file__).resolve().parents[1]
 # The starting point: what the shipped model's first stage was trained with.
 BASE = TrainingConfig(
-    unet=UNetConfig(stem=4, channels=(96, 96, 128)), timestep_std=1.4, learning_rate=1e-3
+    network=UNetConfig(stem=4, channels=(96, 96, 128)), timestep_std=1.4, learning_rate=1e-3
 )
 STEPS = 304  # of 64 glyphs: 19,456 of the 19,475
 HELD_OUT = 512
@@ -97,7 +97,7 @@ def losses(trainer: Trainer, network: Any, with_text: bool = True) -> dict[str, 
     chosen = torch.randperm(len(trainer.held_out), generator=choice)[:HELD_OUT]
     rows = trainer.held_out_rows[chosen]
     tokens, mask = trainer._read(rows if with_text else torch.full_like(rows, -1))
-    x0 = trainer.model_config.to_data(to_float(trainer.held_out[chosen]))
+    x0 = trainer.model_config.space.to_data(to_float(trainer.held_out[chosen]))
     eps = torch.randn(x0.shape, generator=seeded_generator(0, LOSS_NOISE))
     denoiser = NetworkDenoiser(
         network.eval(), schedule, trainer.config.prediction_type, tokens=tokens, mask=mask
@@ -119,7 +119,7 @@ def run(name: str, runs: Path) -> dict[str, Any]:
     settings = {"steps": STEPS, "warmup": 100, "decay": 0.5, **training}
     every = {f"{x}_every": 10**9 for x in ("evaluate", "sample", "save")}
     config = dataclasses.replace(
-        BASE, **settings, **every, unet=dataclasses.replace(BASE.unet, **unet)
+        BASE, **settings, **every, network=dataclasses.replace(BASE.network, **unet)
     )
     size = config.image_size
     folder = runs / name

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import minidiff
-from minidiff import checkpoints
+from minidiff import storage
 from minidiff.evaluation import draw
 from minidiff.glyphs import GlyphDataset, cache_dir, to_float
 from minidiff.pipeline import load
@@ -106,7 +106,7 @@ class DiffusersUNet(nn.Module):
 
 
 def our_network() -> UNet:
-    return UNet(recipe().unet)
+    return UNet(recipe().network)
 
 
 @lru_cache(maxsize=1)
@@ -179,18 +179,18 @@ class Peer:
         average = {str(i): value for i, value in enumerate(self.average.shadow_params)}
         record = {"steps": self.step_count, "seconds": self.seconds}
         files = dict(zip(self.FILES, (weights, average, moments)))
-        checkpoints.write_folder(self.state, files, record)
+        storage.write_folder(self.state, files, record)
         record |= {
             "images": 16 * self.step_count,
             "parameters": sum(p.numel() for p in self.network.parameters()),
         }
         files = {"model.safetensors": averaged.state_dict()}
-        checkpoints.write_folder(place, files, {"record": record})
+        storage.write_folder(place, files, {"record": record})
 
     def _load(self) -> None:
-        info = checkpoints.read_info(self.state)
+        info = storage.read_info(self.state)
         weights, average, moments = (
-            checkpoints.read_tensors(self.state, name, info) for name in self.FILES
+            storage.read_tensors(self.state, name, info) for name in self.FILES
         )
         self.network.load_state_dict(weights)
         self.average.shadow_params = [average[str(i)] for i in range(len(average))]
@@ -212,7 +212,7 @@ def diffusers_pictures(
 
     model, (_, table) = network().eval(), glyphs()
     model.load_state_dict(
-        checkpoints.read_tensors(place, "model.safetensors", checkpoints.read_info(place))
+        storage.read_tensors(place, "model.safetensors", storage.read_info(place))
     )
     scheduler, parts = DPMSolverMultistepScheduler(thresholding=True), []
     for start in tqdm(range(0, len(texts), 64), "Drawing", leave=False):
@@ -266,7 +266,7 @@ class Ours:
             "images": trainer.step_count * trainer.config.batch_size,
             "parameters": sum(p.numel() for p in trainer.network.parameters()),
         }
-        checkpoints.save_model(place, trainer.averaged, trainer.model_config, record)
+        model.save_model(place, trainer.averaged, trainer.model_config, record)
 
 
 def our_pictures(place: Path, texts: Sequence[str]) -> Tensor:
@@ -310,7 +310,7 @@ def follow(
             train(run, 60 * minutes)
             run.save(place)
         if key not in cells:
-            record = checkpoints.read_info(place)["record"]
+            record = storage.read_info(place)["record"]
             judged = judge(pictures(place, judge.test.texts))
             cells[key] = {**record, "seconds": round(record["seconds"], 1), **judged}
             keep()

@@ -343,7 +343,7 @@ def _paper(pipeline: Pipeline, seed: int) -> float:
     x = samplers.standard_normal(shape, generators, pipeline.device)
     for step in samplers.sample_steps(pipeline.denoiser(), x, "dpmpp_2m", STEPS):
         x = step.x
-    return round(metrics.border_white(x.cpu() * config.data_std + config.data_mean), 4)
+    return round(metrics.border_white(x.cpu() * config.space.std + config.space.mean), 4)
 
 
 @lru_cache(maxsize=1)

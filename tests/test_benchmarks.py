@@ -85,7 +85,7 @@ def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_gpu_would_do_runs() -> None:
     gpu = importlib.import_module("gpu")
     unet = UNetConfig(channels=(32, 32, 32), stem=2, text_dim=8)
-    config = TrainingConfig(unet=unet, image_size=16, batch_size=2)
+    config = TrainingConfig(network=unet, image_size=16, batch_size=2)
     rows = []
     for precision in ("fp32", "bf16"):
         row = gpu.Row(config, torch.device("cpu"), precision, False, True)

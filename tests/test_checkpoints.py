@@ -18,13 +18,14 @@ from torch import nn
 
 import minidiff
 from helpers import awake, names, odd_defaults
-from minidiff import checkpoints
-from minidiff.checkpoints import CheckpointError, ModelConfig, load_model, save_model
+from minidiff import storage
+from minidiff.model import ModelConfig, load_model, save_model
+from minidiff.storage import CheckpointError
 from minidiff.unet import UNet, UNetConfig
 
 SHAPE = UNetConfig(channels=(32,), attention=(False,), head_dim=32, text_dim=12)
 CONFIG = ModelConfig(
-    unet=SHAPE, image_size=8, data_mean=0.125, data_std=0.7, text_encoder="a 字 encoder"
+    network=SHAPE, image_size=8, space=Pixels(0.125, 0.7), text_encoder="a 字 encoder"
 )
 RECORD = {"steps": 12, "note": "“quoted” 字", "losses": [0.5, 1 / 3], "nested": {"a": None}}
 
@@ -52,7 +53,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object], rehash: bool 
     info = json.loads(path.read_text(encoding="utf-8"))
     change(info)
     if rehash:
-        info["sha256"] = checkpoints._info_hash(info)
+        info["sha256"] = storage._info_hash(info)
     path.write_text(json.dumps(info), encoding="utf-8")
 
 
@@ -212,14 +213,14 @@ def test_a_model_that_cannot_be_is_refused(changes: dict[str, Any], message: str
 
 @pytest.mark.parametrize("value", [None, 2, True, b"model", ["model"], {}, 0.5])
 def test_what_is_no_path_is_named(value: Any, network: UNet, folder: Path) -> None:
-    info = checkpoints.read_info(folder)
+    info = storage.read_info(folder)
     acts: list[Callable[[], object]] = [
         lambda: save_model(value, network, CONFIG),
         lambda: load_model(value),
-        lambda: checkpoints.read_info(value),
-        lambda: checkpoints.read_tensors(value, "model.safetensors", info),
-        lambda: checkpoints.read_tensors(folder, value, info),
-        lambda: checkpoints.write_folder(value, {}, {}),
+        lambda: storage.read_info(value),
+        lambda: storage.read_tensors(value, "model.safetensors", info),
+        lambda: storage.read_tensors(folder, value, info),
+        lambda: storage.write_folder(value, {}, {}),
     ]
     for act in acts:
         with pytest.raises(TypeError, match=r"must be a text or a pathlib\.Path, got ") as error:
@@ -350,12 +351,12 @@ def test_a_file_that_holds_no_tensors_is_refused(folder: Path) -> None:
 
 def test_weights_of_another_network_are_refused(network: UNet, tmp_path: Path) -> None:
     unet = dataclasses.replace(SHAPE, text_dim=None)
-    other = dataclasses.replace(CONFIG, unet=unet, text_encoder=None)
+    other = dataclasses.replace(CONFIG, network=unet, text_encoder=None)
     with pytest.raises(ValueError, match=r"weight .* has the shape \(64, 32\) where None is"):
         save_model(tmp_path / "m", network, other)
     assert names(tmp_path) == []
     weights = {"model.safetensors": network.state_dict()}
-    checkpoints.write_folder(tmp_path / "m", weights, checkpoints.model_info(other, {}))
+    storage.write_folder(tmp_path / "m", weights, model.model_info(other, {}))
     with pytest.raises(CheckpointError, match="do not fit"):
         load_model(tmp_path / "m")
 
@@ -390,7 +391,7 @@ def out_of_space(after: int = 0) -> Callable[[Path, bytes], None]:
 def test_a_full_disk_leaves_what_was_there(
     network: UNet, folder: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    monkeypatch.setattr(checkpoints, "_write_through", out_of_space(after))
+    monkeypatch.setattr(storage, "_write_through", out_of_space(after))
     for target in (folder, folder.with_name("new")):
         with pytest.raises(OSError, match=r"No space left.*intact\. Free some space") as error:
             save_model(target, UNet(SHAPE), CONFIG)
@@ -464,7 +465,7 @@ def test_only_a_full_disk_needs_space(
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(checkpoints, "_write_through", fail)
+    monkeypatch.setattr(storage, "_write_through", fail)
     with pytest.raises(OSError, match="another folder") as error:
         save_model(tmp_path / "m", network, CONFIG)
     assert ("Free some space" in str(error.value)) is full
@@ -510,14 +511,14 @@ def test_a_save_is_on_the_disk_before_it_has_its_name(
 
 def test_leftovers_are_cleared_and_nothing_else(folder: Path) -> None:
     parent = folder.parent
-    left = checkpoints._part_folder(parent / "step-00000007")
+    left = storage._part_folder(parent / "step-00000007")
     (left / "model.safetensors").write_bytes(b"half")
     for kept in ("step-00000007", ".step-notes", "model.part-1", "step-00000007.part-x"):
         (parent / kept).mkdir()
     before = names(parent)
-    checkpoints.remove_parts(parent, "step-*")
+    storage.remove_parts(parent, "step-*")
     assert sorted({*before} - {left.name}) == names(parent)
-    checkpoints.remove_folder(folder)
+    storage.remove_folder(folder)
     assert "model" not in names(parent) and len(names(parent)) == len(before) - 2
 
 

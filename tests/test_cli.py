@@ -22,7 +22,7 @@ from PIL import Image
 import minidiff
 from helpers import MINILM, Result, awake, log_of, names, run_python
 from minidiff import cli, evaluation, plots
-from minidiff.checkpoints import ModelConfig, load_model, save_model
+from minidiff.model import ModelConfig, load_model, save_model
 from minidiff.pipeline import Pipeline
 from minidiff.samplers import SAMPLERS
 from minidiff.training import Trainer
@@ -65,7 +65,7 @@ def save_tiny(folder: Path, text: bool) -> Path:
         UNetConfig(channels=(32, 32), attention=(False, True), text_dim=384 if text else None)
     )
     config = ModelConfig(
-        unet=network.config,
+        network=network.config,
         image_size=16,
         text_encoder="minilm" if text else None,
         text_fingerprint=MINILM if text else None,
@@ -761,13 +761,13 @@ def test_overrides_win_over_the_recipe(recipe: Path) -> None:
     config = cli._config(str(recipe), None, overrides)
     assert (config.steps, config.batch_size, config.seed) == (7, 2, 5)
     assert config.learning_rate == minidiff.TrainingConfig().learning_rate
-    assert config.text_encoder is None and config.unet.text_dim is None
+    assert config.text_encoder is None and config.network.text_dim is None
 
 
 def test_shipped_recipes_are_valid() -> None:
     for path in (Path(cli.__file__).parent / "recipes").glob("*.toml"):
         config = minidiff.TrainingConfig.recipe(path.stem)
-        parameters = sum(p.numel() for p in UNet(config.unet).parameters())
+        parameters = sum(p.numel() for p in UNet(config.network).parameters())
         assert parameters <= 4.9e6 and config.text_encoder == "minilm"
 
 
@@ -1040,7 +1040,7 @@ def test_a_start_brings_its_own_settings(run: Run, here: Path, recipe: Path, dat
     }  # fmt: skip
     plain = save_tiny(here / "plain", text=False)  # it has no record of how it came about
     config = cli._config(None, None, {"steps": 5}, plain)
-    assert config.unet == load_model(plain)[1].unet and config.image_size == 16
+    assert config.network == load_model(plain)[1].network and config.image_size == 16
     assert config.text_encoder is None and config.steps == 5
     config = cli._config(None, None, {}, Path(cli.__file__).parent / "models" / "glyph64")
     assert config.sample_every == 500 and config.time_limit is None

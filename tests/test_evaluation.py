@@ -19,7 +19,7 @@ from torch import Tensor
 
 from helpers import odd_defaults
 from minidiff import evaluation
-from minidiff.checkpoints import ModelConfig, load_model
+from minidiff.model import ModelConfig, load_model
 from minidiff.evaluation import FORMS, WANTED, Form, evaluate, shows
 from minidiff.glyphs import GlyphDataset, load_glyphs, to_float
 from minidiff.pipeline import Pipeline, find_model, load, pretrained
@@ -34,7 +34,7 @@ def random_pipeline(image_size: int = 64) -> Pipeline:
     """A network that has learnt nothing and knows no text."""
     torch.manual_seed(0)
     unet = UNetConfig(stem=8, channels=(32,), attention=(False,), text_dim=None)
-    return Pipeline(UNet(unet), ModelConfig(unet, image_size, data_mean=0.4, data_std=0.85))
+    return Pipeline(UNet(unet), ModelConfig(unet, image_size, space=Pixels(0.4, 0.85)))
 
 
 class Stand(Pipeline):
@@ -51,8 +51,8 @@ class Stand(Pipeline):
 
 def with_text(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> Stand:
     """As if the model knew text; of its loss nothing is asked."""
-    unet = dataclasses.replace(stand.config.unet, text_dim=384)
-    stand.config = dataclasses.replace(stand.config, unet=unet, text_encoder="minilm")
+    unet = dataclasses.replace(stand.config.network, text_dim=384)
+    stand.config = dataclasses.replace(stand.config, network=unet, text_encoder="minilm")
     monkeypatch.setattr(evaluation, "held_out_loss", lambda *_: {"mean": 1.0})
     return stand
 

@@ -96,7 +96,7 @@ def main() -> None:
 
     import faults.run as kit
     from faults import calls, crashes, disks, frame, pictures
-    from minidiff import checkpoints, cli, datasets, plots, texts
+    from minidiff import storage, cli, datasets, plots, texts
 
     def write_in_place(folder: Path, files: dict[str, Any], info: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def main() -> None:
             with (folder / name).open("wb") as file:
                 file.write(payload)
             info["files"][name] = hashlib.sha256(payload).hexdigest()
-        info["sha256"] = checkpoints._info_hash(info)
+        info["sha256"] = storage._info_hash(info)
         with (folder / "config.json").open("w", encoding="utf-8") as file:
             file.write(json.dumps(info))
 
@@ -149,9 +149,9 @@ def main() -> None:
 
     families = kit.as_json(kit.run(short=True))
     careless = {
-        "writer": failures(checkpoints, "write_folder", write_in_place, scene(3)),
+        "writer": failures(storage, "write_folder", write_in_place, scene(3)),
         "picture writer": failures(plots, "save_picture", picture_in_place, scene(6)),
-        "reader": failures(checkpoints, "read_tensors", read_anything, pickled_models),
+        "reader": failures(storage, "read_tensors", read_anything, pickled_models),
         "picture reader": failures(
             datasets, "_load_picture", read_as_it_comes, lambda t, _: pictures.odd_pictures(t, True)
         ),

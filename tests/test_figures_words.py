@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers import awake
-from minidiff.checkpoints import CheckpointError, read_info, write_folder
+from minidiff.storage import CheckpointError, read_info, write_folder
 from minidiff.figures import words
 from minidiff.text import TextTokens
 from minidiff.unet import UNet, UNetConfig

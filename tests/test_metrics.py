@@ -15,9 +15,9 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from helpers import odd_defaults
 from minidiff import metrics, recogniser
-from minidiff.checkpoints import CheckpointError
+from minidiff.storage import CheckpointError
 from minidiff.glyphs import to_float
-from minidiff.pipeline import find_model
+from minidiff.shelf import find_model
 from minidiff.recogniser import FOLDER, Recogniser, load_recogniser, save_recogniser
 from minidiff.samplers import seeded_generator
 

@@ -21,7 +21,8 @@ import minidiff
 from helpers import MINILM, awake, odd_defaults
 from minidiff import pipeline as pipeline_module
 from minidiff import samplers
-from minidiff.checkpoints import CheckpointError, ModelConfig, save_model, write_folder
+from minidiff.model import ModelConfig, save_model
+from minidiff.storage import CheckpointError, write_folder
 from minidiff.denoisers import Guided, NetworkDenoiser
 from minidiff.glyphs import load_glyphs
 from minidiff.pipeline import Pipeline
@@ -222,10 +223,10 @@ def test_timesteps_of_ones_own(tiny: Pipeline) -> None:
 def test_its_parts_put_together_by_hand_draw_the_same(tiny: Pipeline) -> None:
     texts, noise = ["gold", "water"], [samplers.seeded_generator(0, 0) for _ in range(2)]
     x_T = samplers.standard_normal((2, 1, 16, 16), noise)
-    guided = Guided(tiny.denoiser(texts), tiny.denoiser(), 3.0, clip=tiny.config.data_range)
+    guided = Guided(tiny.denoiser(texts), tiny.denoiser(), 3.0, clip=tiny.config.space.data_range)
     x = samplers.sample(guided, x_T, "ddpm", generator=noise, timesteps=tiny.timesteps(4))
     pictures = tiny(texts, sampler="ddpm", num_inference_steps=4)
-    torch.testing.assert_close(tiny.config.to_images(x), pictures)
+    torch.testing.assert_close(tiny.config.space.to_images(x), pictures)
 
 
 def test_progress_is_shown_only_when_asked_for(
@@ -253,14 +254,14 @@ def test_guidance_one_is_the_conditional_bit_for_bit(tiny: Pipeline, calls: list
         tiny.network,
         config.make_schedule(),
         config.prediction_type,
-        clip=config.data_range,
+        clip=config.space.data_range,
         tokens=text.tokens,
         mask=text.mask,
     )
     noise = torch.cat([noise_of(0), noise_of(1)])
     grid = denoiser.schedule.timesteps(4, shift=3.0)
     by_hand = samplers.sample(denoiser, noise, "dpmpp_2m", timesteps=grid)
-    assert torch.equal(pictures, config.to_images(by_hand))
+    assert torch.equal(pictures, config.space.to_images(by_hand))
 
 
 def noise_of(index: int, seed: int = 0) -> Tensor:

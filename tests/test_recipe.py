@@ -103,7 +103,7 @@ def test_a_recipe_of_another_editor(tmp_path: Path) -> None:
     path = tmp_path / "字.TOML"
     path.write_bytes(b"\xef\xbb\xbfsteps = 7\r\n[unet]\r\nstem = 8\r\n")
     config = TrainingConfig.recipe(path, seed=3)
-    assert (config.steps, config.unet.stem, config.seed) == (7, 8, 3)
+    assert (config.steps, config.network.stem, config.seed) == (7, 8, 3)
 
 
 @pytest.mark.parametrize(
@@ -161,15 +161,15 @@ def test_a_file_with_the_name_of_a_recipe(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_network_given_as_it_is() -> None:
     unet = UNetConfig(channels=(32,), attention=(False,), text_dim=None)
-    assert TrainingConfig(unet=unet, text_encoder=None).unet is unet
+    assert TrainingConfig(network=unet, text_encoder=None).network is unet
 
 
 def test_a_network_given_in_part_is_otherwise_that_of_the_recipe() -> None:
     shipped = TrainingConfig.recipe("glyph64-gpu")
-    expected = dataclasses.replace(shipped.unet, blocks=2)
+    expected = dataclasses.replace(shipped.network, blocks=2)
     for unet in ({"blocks": 2}, expected):
-        assert TrainingConfig.recipe("glyph64-gpu", unet=unet).unet == expected
+        assert TrainingConfig.recipe("glyph64-gpu", unet=unet).network == expected
     assert expected.stem == 2
     plain = TrainingConfig.recipe("glyph64-gpu", text_encoder=None, unet={"text_dim": None})
-    assert plain.unet == dataclasses.replace(shipped.unet, text_dim=None)
-    assert TrainingConfig.from_dict({"unet": expected}).unet == expected
+    assert plain.network == dataclasses.replace(shipped.network, text_dim=None)
+    assert TrainingConfig.from_dict({"unet": expected}).network == expected

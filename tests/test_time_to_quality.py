@@ -15,7 +15,7 @@ from torch import Tensor
 
 from helpers import ROOT
 from minidiff import samplers
-from minidiff.checkpoints import read_info, write_folder
+from minidiff.storage import read_info, write_folder
 from minidiff.denoisers import Guided, MixtureDenoiser
 from minidiff.schedules import make_schedule
 from minidiff.unet import UNet, UNetConfig
@@ -164,7 +164,7 @@ def test_moments(quality: Any) -> None:
 
 def test_the_recipe_is_the_shipped_one_scaled_to_the_time(quality: Any) -> None:
     config = quality.recipe(10.0)
-    assert config.unet == quality.our_network().config
+    assert config.network == quality.our_network().config
     assert config.learning_rate_at(1000, 0) == config.learning_rate
     assert config.learning_rate_at(1000, 450) == pytest.approx(config.learning_rate / 2)
     assert config.learning_rate_at(1000, 600) == 0

@@ -37,10 +37,11 @@ from torch import Tensor
 
 import minidiff
 from helpers import WIDTH, Pictures, Words, log_of, names, odd_defaults, sha256
-from minidiff import checkpoints, devices, run_folder, text, texts, training
-from minidiff.checkpoints import CheckpointError, load_model
+from minidiff import storage, devices, run_folder, text, texts, training
+from minidiff.model import load_model
+from minidiff.storage import CheckpointError
 from minidiff.endings import Ended, TrainingStopped
-from minidiff.pipeline import find_model
+from minidiff.shelf import find_model
 from minidiff.recipe import TrainingConfig
 from minidiff.training import Trainer, sample_timesteps
 from minidiff.unet import UNet, UNetConfig
@@ -48,10 +49,10 @@ from minidiff.unet import UNet, UNetConfig
 NO_TEXT = UNetConfig(channels=(16,), attention=(False,), head_dim=16, text_dim=None)
 WITH_TEXT = UNetConfig(channels=(16, 16), attention=(False, True), head_dim=16, text_dim=WIDTH)
 PLAIN = TrainingConfig(
-    unet=NO_TEXT, image_size=8, text_encoder=None, steps=12, batch_size=4, warmup=3, clip=5.0,
+    network=NO_TEXT, image_size=8, text_encoder=None, steps=12, batch_size=4, warmup=3, clip=5.0,
     log_every=4, evaluate_every=6, sample_every=6, save_every=6,
 )  # fmt: skip
-TEXT = dataclasses.replace(PLAIN, unet=WITH_TEXT, text_encoder="words", max_tokens=6)
+TEXT = dataclasses.replace(PLAIN, network=WITH_TEXT, text_encoder="words", max_tokens=6)
 SHORT = dataclasses.replace(PLAIN, steps=4, log_every=1, evaluate_every=9, save_every=2)
 
 
@@ -173,14 +174,14 @@ def test_a_batch_can_be_drawn_again(tmp_path: Path) -> None:
     assert x0.shape == eps.shape == (4, 1, 8, 8) and t.shape == (4,)
     assert tokens.shape == (*mask.shape, WIDTH)
     # pictures of the data set, in the network's units
-    images = trainer.model_config.to_images(x0)
+    images = trainer.model_config.space.to_images(x0)
     chosen = Pictures().images[trainer._pictures(5)].float() / 127.5 - 1
     assert torch.allclose(images, chosen, atol=1e-5)
 
 
 def test_pictures_have_mean_0_and_deviation_1_for_the_network(tmp_path: Path) -> None:
     trainer = Trainer(PLAIN, Pictures(), tmp_path / "run")
-    x = trainer.model_config.to_data(Pictures().images.double() / 127.5 - 1)
+    x = trainer.model_config.space.to_data(Pictures().images.double() / 127.5 - 1)
     assert x.mean().item() == pytest.approx(0, abs=1e-5)
     assert x.std(correction=0).item() == pytest.approx(1, abs=1e-5)
 
@@ -268,7 +269,7 @@ def test_processes_share_the_batch_one_would_see(
 
 def test_one_batch_overfits(tmp_path: Path) -> None:
     config = change(
-        TEXT, unet=dataclasses.replace(WITH_TEXT, channels=(32, 32)), steps=200, warmup=20,
+        TEXT, network=dataclasses.replace(WITH_TEXT, channels=(32, 32)), steps=200, warmup=20,
         learning_rate=3e-3, log_every=20, save_every=500, evaluate_every=500, sample_every=500,
     )  # fmt: skip
     trainer = Trainer(config, Pictures(), tmp_path / "run")
@@ -826,7 +827,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def fill(trainer: Trainer) -> None:
-        monkeypatch.setattr(checkpoints, "_write_through", full)
+        monkeypatch.setattr(storage, "_write_through", full)
 
     folder = tmp_path / "run"
     with pytest.raises(TrainingStopped) as error:
@@ -846,7 +847,7 @@ def test_a_full_disk_for_the_finished_model(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "could not save model (No space left)")
 
-    monkeypatch.setattr(checkpoints, "save_model", full)
+    monkeypatch.setattr(storage, "save_model", full)
     with pytest.raises(TrainingStopped, match=r"could not save model .*resume=True"):
         train(SHORT, tmp_path / "run")
     assert saved(tmp_path / "run") == [2, 4]
@@ -947,9 +948,9 @@ def test_asked_to_end_it_saves_and_goes_on_bit_for_bit(
 
     owner, name, at = {
         "update": (Trainer, "_average", 3),  # the weights are new, the average is old
-        "save": (checkpoints, "_write_through", 2),  # the first file is there
+        "save": (storage, "_write_through", 2),  # the first file is there
         "sample": (Trainer, "callback", 1),
-        "model": (checkpoints, "save_model", 1),
+        "model": (storage, "save_model", 1),
     }[moment]
     original, calls = getattr(owner, name, lambda _: None), []
 
@@ -1168,7 +1169,7 @@ class Folder(Pictures):
 def test_a_run_remembers_its_pictures(tmp_path: Path) -> None:
     config = change(TEXT, steps=2, save_every=2)
     Trainer(config, Folder(tmp_path / "mine"), tmp_path / "run").run()
-    info = checkpoints.read_info(newest(tmp_path / "run"))
+    info = storage.read_info(newest(tmp_path / "run"))
     data = load_model(tmp_path / "run" / "model")[2]["data"]
     assert data == info["data"] == info["record"]["data"]
     assert (data["kind"], data["path"]) == ("folder", str(tmp_path / "mine"))
@@ -1215,7 +1216,7 @@ def test_pictures_that_changed_are_found_out_before_texts_are_encoded(
     with pytest.raises(ValueError, match=r"its unet\.channels"):
         unet = dataclasses.replace(WITH_TEXT, channels=(16, 32))
         start = tmp_path / "run" / "model"
-        Trainer(change(TEXT, unet=unet), Pictures(), tmp_path / "new", start=start)
+        Trainer(change(TEXT, network=unet), Pictures(), tmp_path / "new", start=start)
 
 
 def test_a_run_of_an_earlier_release_goes_on(
@@ -1257,7 +1258,7 @@ def test_texts_that_the_encoder_cannot_tell_apart_are_counted(
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     pictures = Pictures(4)
     pictures.prompts = [("红色",), ("绿色",), ("Red  car",), ("red car", "xqzv")]
-    config = change(TEXT, unet=dataclasses.replace(WITH_TEXT, text_dim=384), text_encoder="minilm")
+    config = change(TEXT, network=dataclasses.replace(WITH_TEXT, text_dim=384), text_encoder="minilm")
     with pytest.warns(UserWarning, match="^1 of 5 texts read the same .*'绿色' as '红色'"):
         trainer = Trainer(config, pictures, tmp_path / "run")
     assert trainer.words == ["xqzv"]
@@ -1357,8 +1358,8 @@ def test_a_recipe_from_plain_values() -> None:
     values = json.loads(json.dumps(dataclasses.asdict(TEXT)))
     assert TrainingConfig.from_dict(values) == TEXT
     assert TrainingConfig.from_dict({}) == TrainingConfig()
-    usual = TrainingConfig().unet  # what a recipe leaves out of the network is as usual, too
-    assert TrainingConfig.from_dict({"unet": {"stem": 8}}).unet == dataclasses.replace(
+    usual = TrainingConfig().network  # what a recipe leaves out of the network is as usual, too
+    assert TrainingConfig.from_dict({"unet": {"stem": 8}}).network == dataclasses.replace(
         usual, stem=8
     )
     for path in sorted((Path(minidiff.__file__).parent / "recipes").glob("*.toml")):
@@ -1449,7 +1450,7 @@ def test_arguments_of_other_kinds_are_refused(
 
 
 def test_an_encoder_of_another_width_is_refused(tmp_path: Path) -> None:
-    config = change(TEXT, unet=dataclasses.replace(WITH_TEXT, text_dim=10))
+    config = change(TEXT, network=dataclasses.replace(WITH_TEXT, text_dim=10))
     with pytest.raises(ValueError, match=r"width 12, but unet\.text_dim is 10: set it to 12"):
         Trainer(config, Pictures(), tmp_path / "run")
 
@@ -1562,7 +1563,7 @@ def test_other_pictures_cannot_resume(tmp_path: Path) -> None:
 def test_another_text_encoder_cannot_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = change(SHORT, unet=WITH_TEXT, text_encoder="words")
+    config = change(SHORT, network=WITH_TEXT, text_encoder="words")
     train(config, tmp_path / "run")
     monkeypatch.setattr(text, "TextEncoder", OtherWords)
     with pytest.raises(CheckpointError, match=r"another text encoder \(words, 0123\)"):
@@ -1599,7 +1600,7 @@ def test_training_on_real_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("MINIDIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     unet = dataclasses.replace(WITH_TEXT, text_dim=384)
-    config = change(SHORT, unet=unet, text_encoder="minilm", max_tokens=32)
+    config = change(SHORT, network=unet, text_encoder="minilm", max_tokens=32)
     trainer = train(config, tmp_path / "run", held_out=Pictures(4, seed=1))
     _, saved_config, _ = load_model(tmp_path / "run" / "model")
     assert saved_config.text_encoder == "minilm"
@@ -1677,7 +1678,7 @@ def test_two_processes_give_the_loss_of_one(tmp_path: Path) -> None:
     assert saved(tmp_path / "two") == saved(tmp_path / "one") == [3, 6]
     pair = [run_folder.all_checkpoints(tmp_path / name)[0] for name in ("one", "two")]
     # the loss since the log at step 2: a sum and how many it is of, over all processes
-    (sum1, count1), (sum2, count2) = (checkpoints.read_info(p)["losses"] for p in pair)
+    (sum1, count1), (sum2, count2) = (storage.read_info(p)["losses"] for p in pair)
     assert (count1, count2) == (1, 2) and sum2 / 2 == pytest.approx(sum1, rel=1e-5)
     for name in ("weights", "model"):
         first, second = (load_file(path / f"{name}.safetensors") for path in pair)
@@ -1739,7 +1740,7 @@ def train_slowly(folder: Path, point: str | None, shared: mmap.mmap) -> None:
             super().step()
             shared[0], shared[1] = self.step_count, shared[1] + 1
 
-    checkpoints._write_through = slow_write
+    storage._write_through = slow_write
     Path.rename = rename_or_die  # type: ignore[method-assign, assignment]
     shutil.rmtree = rmtree_or_die  # type: ignore[assignment]
     resume = run_folder.latest_checkpoint(folder) is not None
@@ -1771,9 +1772,9 @@ def attempt(folder: Path, point: str | None, steps: float | None) -> dict[str, A
     last = run_folder.latest_checkpoint(folder)
     if last is not None:
         load_model(last)
-        info = checkpoints.read_info(last)
+        info = storage.read_info(last)
         for name in info["files"]:
-            checkpoints.read_tensors(last, name, info)
+            storage.read_tensors(last, name, info)
     hidden = [p.name for p in (folder / "checkpoints").glob(".*")]
     return {
         "point": point,

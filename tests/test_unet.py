@@ -81,7 +81,7 @@ def test_every_block_starts_as_the_identity() -> None:
 def test_the_recipe_of_the_shipped_model_keeps_to_its_size() -> None:
     recipe = Path(minidiff.__file__).parent / "recipes" / "glyph64.toml"
     config = TrainingConfig.from_dict(tomllib.loads(recipe.read_text(encoding="utf-8")))
-    parameters = sum(p.numel() for p in UNet(config.unet).parameters())
+    parameters = sum(p.numel() for p in UNet(config.network).parameters())
     assert 2e6 < parameters <= 4.9e6
 
 

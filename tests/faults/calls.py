@@ -26,7 +26,7 @@ from faults import tiny
 from faults.frame import Outcome, Tally, attempt, in_child, new_folder
 from helpers import Result, awake
 from minidiff import cli, denoisers, glyphs, plots, samplers, schedules
-from minidiff.checkpoints import ModelConfig
+from minidiff.model import ModelConfig
 from minidiff.pipeline import Pipeline
 from minidiff.recipe import TrainingConfig
 from minidiff.unet import UNet, UNetConfig

@@ -22,7 +22,7 @@ from PIL import Image
 from faults import crashes, tiny
 from faults.frame import Outcome, Tally, attempt, in_child, new_folder
 from helpers import names, small_disk
-from minidiff import checkpoints, datasets, glyphs, plots, recogniser, text
+from minidiff import storage, datasets, glyphs, plots, recogniser, text
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints, latest_checkpoint
 
@@ -143,11 +143,11 @@ def damaged_files(tally: Tally, short: bool) -> None:
 def damaged_models(tally: Tally, short: bool, folder: Path) -> None:
     model, reader = folder / "model", folder / "recogniser"
     tiny.save_tiny_model(model)
-    right = list(checkpoints.load_model(model)[0].parameters())
+    right = list(model.load_model(model)[0].parameters())
     recogniser.save_recogniser(recogniser.Recogniser(("金",)), {}, reader)
 
     def load() -> None:
-        found = checkpoints.load_model(model)[0].parameters()
+        found = model.load_model(model)[0].parameters()
         assert all(map(torch.equal, found, right))
 
     for path in sorted(model.iterdir()):
@@ -303,7 +303,7 @@ def vouch(file: Path) -> None:
     info = json.loads(path.read_text(encoding="utf-8"))
     if "files" in info:
         info["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-        info["sha256"] = checkpoints._info_hash(info)
+        info["sha256"] = storage._info_hash(info)
         path.write_text(json.dumps(info), encoding="utf-8")
 
 
@@ -312,8 +312,8 @@ def targets(folder: Path) -> Iterator[tuple[str, Path, Callable[[], Any]]]:
     model, run, cache = folder / "model", folder / "run", folder / "cache"
     tiny.save_tiny_model(model)
     for name in names(model):
-        yield "model", model / name, lambda: checkpoints.load_model(model)
-    yield "beside a model", model / "pytorch_model.bin", lambda: checkpoints.load_model(model)
+        yield "model", model / name, lambda: model.load_model(model)
+    yield "beside a model", model / "pytorch_model.bin", lambda: model.load_model(model)
     assert in_child(lambda: tiny.train_to(run, 2)).kind == "returned"
     newest = latest_checkpoint(run)
     assert newest is not None

@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 import minidiff
 from faults.frame import new_folder
 from helpers import Pictures, Words, awake, log_of, sha256
-from minidiff import checkpoints, glyphs, text, texts
-from minidiff.checkpoints import ModelConfig
+from minidiff import storage, glyphs, text, texts
+from minidiff.model import ModelConfig
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints
 from minidiff.training import Trainer
@@ -21,7 +21,7 @@ from minidiff.unet import UNetConfig
 
 SHAPE = UNetConfig(channels=(16,), attention=(False,), head_dim=16, text_dim=None)
 RECIPE = TrainingConfig(
-    unet=SHAPE, image_size=8, text_encoder=None, steps=6, batch_size=4, warmup=1,
+    network=SHAPE, image_size=8, text_encoder=None, steps=6, batch_size=4, warmup=1,
     log_every=1, evaluate_every=100, sample_every=100, save_every=2,
 )  # fmt: skip
 TEXTS = [f"text number {i}" for i in range(50)]
@@ -40,7 +40,7 @@ def warm_up() -> None:
 
 
 def save_tiny_model(folder: Path, seed: int = 0) -> None:
-    checkpoints.save_model(folder, awake(SHAPE, seed), ModelConfig(SHAPE, image_size=8))
+    model.save_model(folder, awake(SHAPE, seed), ModelConfig(SHAPE, image_size=8))
 
 
 def train(folder: Path, config: TrainingConfig = RECIPE, **options: Any) -> None:
@@ -80,11 +80,11 @@ def go_on(folder: Path, config: TrainingConfig = RECIPE) -> None:
 def check_whole(folder: Path) -> None:
     """Everything in a run folder that has a name of its own can be opened."""
     for saved in all_checkpoints(folder):
-        info = checkpoints.read_info(saved)
+        info = storage.read_info(saved)
         for name in info["files"]:
-            checkpoints.read_tensors(saved, name, info)
+            storage.read_tensors(saved, name, info)
     if (folder / "model").exists():
-        checkpoints.load_model(folder / "model")
+        model.load_model(folder / "model")
 
 
 def end_state(folder: Path) -> dict[str, Any]:

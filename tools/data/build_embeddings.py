@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.checkpoints import write_folder
+from minidiff.storage import write_folder
 from minidiff.figures.words import EMBEDDINGS, definitions, digest, pooled
 from minidiff.glyphs import GlyphDataset, cache_dir
 from minidiff.samplers import seeded_generator

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from minidiff.checkpoints import write_folder
+from minidiff.storage import write_folder
 from minidiff.evaluation import TEXT, TEXT_YARDSTICKS
 from minidiff.glyphs import GlyphDataset, cache_dir
 from minidiff.recogniser import RADICALS

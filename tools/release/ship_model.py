@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minidiff.checkpoints import load_model, save_model
+from minidiff.model import load_model, save_model
 from minidiff.evaluation import as_text
 from minidiff.pipeline import MODELS, find_model
 

@@ -16,7 +16,7 @@ import unicodedata
 import torch
 
 import minidiff
-from minidiff.pipeline import find_model
+from minidiff.shelf import find_model
 from minidiff.training import Trainer
 
 # Names that say nothing, or something else, when they stand alone.
