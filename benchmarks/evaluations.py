@@ -24,10 +24,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minidiff import metrics, samplers
-from minidiff.storage import read_info
 from minidiff.evaluation import WANTED, HeldOut, draw, radicals, real_features, shows
 from minidiff.pipeline import Pipeline, find_model, load
 from minidiff.recogniser import load_recogniser
+from minidiff.storage import read_info
 
 COUNT = 256
 EVALUATIONS = (1, 2, 3, 5, 8, 12, 20, 50)

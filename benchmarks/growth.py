@@ -24,10 +24,10 @@ from machine import described, machine, write
 from measuring import alone, in_turns, megabytes, memory, peak_memory, spread
 from safetensors.torch import load_file, save_file
 
-from minidiff.storage import read_info
 from minidiff.glyphs import load_glyphs, render
-from minidiff.shelf import find_model
 from minidiff.recipe import TrainingConfig
+from minidiff.shelf import find_model
+from minidiff.storage import read_info
 from minidiff.training import Trainer
 from minidiff.unet import UNet, UNetConfig
 

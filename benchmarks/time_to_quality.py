@@ -46,6 +46,7 @@ import minidiff
 from minidiff import storage
 from minidiff.evaluation import draw
 from minidiff.glyphs import GlyphDataset, cache_dir, to_float
+from minidiff.model import save_model
 from minidiff.pipeline import load
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import latest_checkpoint
@@ -266,7 +267,7 @@ class Ours:
             "images": trainer.step_count * trainer.config.batch_size,
             "parameters": sum(p.numel() for p in trainer.network.parameters()),
         }
-        model.save_model(place, trainer.averaged, trainer.model_config, record)
+        save_model(place, trainer.averaged, trainer.model_config, record)
 
 
 def our_pictures(place: Path, texts: Sequence[str]) -> Tensor:

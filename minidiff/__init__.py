@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minidiff.datasets import ImageFolder
     from minidiff.glyphs import GlyphDataset
-    from minidiff.pipeline import Pipeline, load, pretrained
+    from minidiff.pipeline import Pipeline, load
     from minidiff.recipe import TrainingConfig
     from minidiff.schedules import make_schedule
+    from minidiff.shelf import pretrained
     from minidiff.training import Trainer
     from minidiff.unet import UNet, UNetConfig
 
@@ -34,7 +35,7 @@ _HOME = {
     "UNetConfig": "unet",
     "load": "pipeline",
     "make_schedule": "schedules",
-    "pretrained": "pipeline",
+    "pretrained": "shelf",
 }
 
 __all__ = [

@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff import metrics, samplers
-from minidiff.storage import read_info, read_tensors
 from minidiff.glyphs import DATA, Glyph, GlyphDataset, render, to_float
 from minidiff.inputs import plain_torch
 from minidiff.recogniser import Recogniser, load_recogniser
 from minidiff.schedules import whole_number
+from minidiff.storage import read_info, read_tensors
 from minidiff.training import HELD_OUT_CHOICE, loss_by_timestep
 
 if TYPE_CHECKING:

@@ -81,7 +81,7 @@ def registered(values: dict[str, Any], registry: dict[str, Any], kind: str) -> s
     """
     found = [name for name in registry if name in values]
     if len(found) != 1:
-        others = [n for n, v in values.items() if isinstance(v, dict) and n not in registry]
-        got = " and ".join(map(repr, found or others)) or "none"
-        raise ValueError(f"unknown {kind}, {got}: known are {', '.join(registry)}")
+        others = [n for n, v in values.items() if isinstance(v, dict)]
+        got = " and ".join(map(repr, found or others)) or None
+        raise ValueError(f"unknown {kind} {got}: known are {', '.join(registry)}")
     return found[0]

@@ -162,6 +162,7 @@ class TrainingConfig:
             raise ValueError(f"a recipe must be a table of settings, got {values!r}")
         known = [f.name for f in dataclasses.fields(cls)]
         tables = {n: v for n, v in values.items() if n in NETWORKS or isinstance(v, dict)}
+        tables.pop("network", None)
         plain = {n: v for n, v in values.items() if n not in tables}
         _check_names(plain, known)
         if tables:

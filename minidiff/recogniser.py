@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minidiff.storage import CheckpointError, read_info, read_tensors, write_folder
 from minidiff.glyphs import as_pictures
 from minidiff.inputs import as_path, plain_torch
+from minidiff.storage import CheckpointError, read_info, read_tensors, write_folder
 
 __all__ = ["LAYOUTS", "RADICALS", "Recogniser", "load_recogniser", "save_recogniser"]
 

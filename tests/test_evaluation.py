@@ -19,11 +19,12 @@ from torch import Tensor
 
 from helpers import odd_defaults
 from minidiff import evaluation
-from minidiff.model import ModelConfig, load_model
 from minidiff.evaluation import FORMS, WANTED, Form, evaluate, shows
 from minidiff.glyphs import GlyphDataset, load_glyphs, to_float
+from minidiff.model import ModelConfig, load_model
 from minidiff.pipeline import Pipeline, find_model, load, pretrained
 from minidiff.recogniser import load_recogniser
+from minidiff.spaces import Pixels
 from minidiff.unet import UNet, UNetConfig
 
 # The quick form's number of definitions, with all that the full one has beside.

@@ -96,7 +96,7 @@ def main() -> None:
 
     import faults.run as kit
     from faults import calls, crashes, disks, frame, pictures
-    from minidiff import storage, cli, datasets, plots, texts
+    from minidiff import cli, datasets, plots, storage, texts
 
     def write_in_place(folder: Path, files: dict[str, Any], info: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from helpers import awake
-from minidiff.storage import CheckpointError, read_info, write_folder
 from minidiff.figures import words
+from minidiff.storage import CheckpointError, read_info, write_folder
 from minidiff.text import TextTokens
 from minidiff.unet import UNet, UNetConfig
 

@@ -15,11 +15,11 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from helpers import odd_defaults
 from minidiff import metrics, recogniser
-from minidiff.storage import CheckpointError
 from minidiff.glyphs import to_float
-from minidiff.shelf import find_model
 from minidiff.recogniser import FOLDER, Recogniser, load_recogniser, save_recogniser
 from minidiff.samplers import seeded_generator
+from minidiff.shelf import find_model
+from minidiff.storage import CheckpointError
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

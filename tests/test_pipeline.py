@@ -20,12 +20,13 @@ from torch import Tensor
 import minidiff
 from helpers import MINILM, awake, odd_defaults
 from minidiff import pipeline as pipeline_module
-from minidiff import samplers
-from minidiff.model import ModelConfig, save_model
-from minidiff.storage import CheckpointError, write_folder
+from minidiff import samplers, shelf
 from minidiff.denoisers import Guided, NetworkDenoiser
 from minidiff.glyphs import load_glyphs
+from minidiff.model import ModelConfig, save_model
 from minidiff.pipeline import Pipeline
+from minidiff.spaces import Pixels
+from minidiff.storage import CheckpointError, write_folder
 from minidiff.text import TextEncoder, TextTokens
 from minidiff.unet import UNet, UNetConfig
 
@@ -62,10 +63,9 @@ def tiny_network(text_dim: int | None = 8) -> UNet:
 def tiny_config(network: UNet, **changes: Any) -> ModelConfig:
     text = network.config.text_dim is not None
     values: dict[str, Any] = {
-        "unet": network.config,
+        "network": network.config,
         "image_size": 16,
-        "data_mean": 0.4,
-        "data_std": 0.8,
+        "space": Pixels(0.4, 0.8),
         "text_encoder": "minilm" if text else None,
         "text_fingerprint": MINILM if text else None,
     }
@@ -634,7 +634,7 @@ def test_pretrained_lists_what_ships() -> None:
 
 
 def test_measured_quality_is_shown() -> None:
-    card = pipeline_module.ModelCard("glyph64", 64, 4_000_000, 8.0, {"held-out loss": 0.12})
+    card = shelf.ModelCard("glyph64", 64, 4_000_000, 8.0, {"held-out loss": 0.12})
     assert str(card) == "glyph64: 64 × 64, 4.00 M parameters, 8.0 MB; held-out loss 0.12"
 
 
@@ -649,7 +649,7 @@ def test_unknown_model_lists_those_that_ship(
 
 @pytest.mark.parametrize("value", [2, True, float("inf"), None, b"glyph64", ["glyph64"], {}])
 def test_what_is_no_model_is_named(value: Any) -> None:
-    for act in (minidiff.load, pipeline_module.find_model):
+    for act in (minidiff.load, shelf.find_model):
         with pytest.raises(TypeError, match="name_or_path must be a text or a pathlib") as error:
             act(value)
         assert repr(value) in str(error.value)
@@ -663,8 +663,8 @@ def test_a_folder_with_the_name_of_a_model_that_ships(
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        shipped = pipeline_module.find_model("glyph64")
-        assert shipped == pipeline_module.find_model(Path("glyph64"))
+        shipped = shelf.find_model("glyph64")
+        assert shipped == shelf.find_model(Path("glyph64"))
         network = tiny_network(None)
         save_model("glyph64", network, tiny_config(network))
         for own in ("./glyph64", Path("glyph64"), tmp_path / "glyph64", "glyph64/"):
@@ -783,7 +783,7 @@ def test_one_text_told_to_many_pictures(tiny: Pipeline) -> None:
 
 def test_the_config_of_another_network(tiny: Pipeline) -> None:
     with pytest.raises(
-        ValueError, match=r"network's shape is UNetConfig.*but that of config\.unet"
+        ValueError, match=r"network's shape is UNetConfig.*but that of config\.network"
     ):
         Pipeline(tiny_network(text_dim=9), tiny.config)
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from helpers import ROOT
 from minidiff import samplers
-from minidiff.storage import read_info, write_folder
 from minidiff.denoisers import Guided, MixtureDenoiser
 from minidiff.schedules import make_schedule
+from minidiff.storage import read_info, write_folder
 from minidiff.unet import UNet, UNetConfig
 
 BENCHMARKS = ROOT / "benchmarks"

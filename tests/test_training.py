@@ -37,12 +37,12 @@ from torch import Tensor
 
 import minidiff
 from helpers import WIDTH, Pictures, Words, log_of, names, odd_defaults, sha256
-from minidiff import storage, devices, run_folder, text, texts, training
-from minidiff.model import load_model
-from minidiff.storage import CheckpointError
+from minidiff import devices, run_folder, storage, text, texts, training
 from minidiff.endings import Ended, TrainingStopped
-from minidiff.shelf import find_model
+from minidiff.model import load_model
 from minidiff.recipe import TrainingConfig
+from minidiff.shelf import find_model
+from minidiff.storage import CheckpointError
 from minidiff.training import Trainer, sample_timesteps
 from minidiff.unet import UNet, UNetConfig
 
@@ -1258,7 +1258,9 @@ def test_texts_that_the_encoder_cannot_tell_apart_are_counted(
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     pictures = Pictures(4)
     pictures.prompts = [("红色",), ("绿色",), ("Red  car",), ("red car", "xqzv")]
-    config = change(TEXT, network=dataclasses.replace(WITH_TEXT, text_dim=384), text_encoder="minilm")
+    config = change(
+        TEXT, network=dataclasses.replace(WITH_TEXT, text_dim=384), text_encoder="minilm"
+    )
     with pytest.warns(UserWarning, match="^1 of 5 texts read the same .*'绿色' as '红色'"):
         trainer = Trainer(config, pictures, tmp_path / "run")
     assert trainer.words == ["xqzv"]

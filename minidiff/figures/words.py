@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff import plots
-from minidiff.storage import CheckpointError, read_info, read_tensors
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, legend_below, new
 from minidiff.glyphs import DATA, load_glyphs
+from minidiff.storage import CheckpointError, read_info, read_tensors
 from minidiff.text import TextEncoder, TextTokens
 from minidiff.unet import Attention, UNet
 

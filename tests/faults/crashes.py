@@ -21,8 +21,9 @@ from PIL import Image
 from faults import tiny
 from faults.frame import Child, Outcome, Tally, in_child, new_folder
 from helpers import Pictures, awake, names
-from minidiff import storage, glyphs, plots
+from minidiff import glyphs, plots
 from minidiff.endings import TrainingStopped
+from minidiff.model import load_model
 from minidiff.run_folder import latest_checkpoint
 
 Folder = Callable[[Path], Any]
@@ -138,13 +139,13 @@ def check_run(folder: Path) -> None:
 def check_model(folder: Path) -> None:
     """The model is the old one or the new one; it can be saved again."""
     try:
-        unet, _, _ = model.load_model(folder / "model")
+        unet, _, _ = load_model(folder / "model")
         weights = list(unet.parameters())
         known = [list(awake(tiny.SHAPE, seed).half().float().parameters()) for seed in (0, 1)]
         assert any(all(map(torch.equal, weights, other)) for other in known)
     finally:
         tiny.save_tiny_model(folder / "model", seed=1)
-        model.load_model(folder / "model")
+        load_model(folder / "model")
 
 
 def with_cache(read: Callable[[Path], torch.Tensor]) -> tuple[Folder, Folder]:

@@ -22,7 +22,7 @@ from PIL import Image
 from faults import crashes, tiny
 from faults.frame import Outcome, Tally, attempt, in_child, new_folder
 from helpers import names, small_disk
-from minidiff import storage, datasets, glyphs, plots, recogniser, text
+from minidiff import datasets, glyphs, plots, recogniser, storage, text
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints, latest_checkpoint
 

@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 import minidiff
 from faults.frame import new_folder
 from helpers import Pictures, Words, awake, log_of, sha256
-from minidiff import storage, glyphs, text, texts
-from minidiff.model import ModelConfig
+from minidiff import glyphs, storage, texts
+from minidiff.model import ModelConfig, load_model, save_model
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints
 from minidiff.training import Trainer
@@ -40,7 +40,7 @@ def warm_up() -> None:
 
 
 def save_tiny_model(folder: Path, seed: int = 0) -> None:
-    model.save_model(folder, awake(SHAPE, seed), ModelConfig(SHAPE, image_size=8))
+    save_model(folder, awake(SHAPE, seed), ModelConfig(SHAPE, image_size=8))
 
 
 def train(folder: Path, config: TrainingConfig = RECIPE, **options: Any) -> None:
@@ -84,7 +84,7 @@ def check_whole(folder: Path) -> None:
         for name in info["files"]:
             storage.read_tensors(saved, name, info)
     if (folder / "model").exists():
-        model.load_model(folder / "model")
+        load_model(folder / "model")
 
 
 def end_state(folder: Path) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.storage import write_folder
 from minidiff.figures.words import EMBEDDINGS, definitions, digest, pooled
 from minidiff.glyphs import GlyphDataset, cache_dir
 from minidiff.samplers import seeded_generator
+from minidiff.storage import write_folder
 from minidiff.text import TextEncoder
 from minidiff.texts import encode_texts
 

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from minidiff.storage import write_folder
 from minidiff.evaluation import TEXT, TEXT_YARDSTICKS
 from minidiff.glyphs import GlyphDataset, cache_dir
 from minidiff.recogniser import RADICALS
+from minidiff.storage import write_folder
 from minidiff.text import TextEncoder
 from minidiff.texts import encode_texts
 

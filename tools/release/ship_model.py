@@ -15,8 +15,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minidiff.model import load_model, save_model
 from minidiff.evaluation import as_text
+from minidiff.model import load_model, save_model
 from minidiff.pipeline import MODELS, find_model
 
 ROOT = Path(__file__).resolve().parents[2]
