@@ -17,12 +17,12 @@ from minidiff.denoisers import (
     Denoiser,
     Guided,
     IdealDenoiser,
-    MixtureDenoiser,
     NetworkDenoiser,
     training_target,
 )
 from minidiff.samplers import sample
 from minidiff.schedules import Schedule, make_schedule
+from minidiff.toys import MixtureDenoiser
 
 SCHEDULES = {
     "linear": make_schedule("linear"),

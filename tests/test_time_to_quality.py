@@ -15,8 +15,9 @@ from torch import Tensor
 
 from minidiff import samplers
 from minidiff.checkpoints import read_info, write_folder
-from minidiff.denoisers import Guided, MixtureDenoiser
+from minidiff.denoisers import Guided
 from minidiff.schedules import make_schedule
+from minidiff.toys import MixtureDenoiser
 from minidiff.unet import UNet, UNetConfig
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
