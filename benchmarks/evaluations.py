@@ -101,7 +101,7 @@ def compare_samplers(pipeline: Pipeline, judge: Judge, table: Table) -> None:
             options: dict[str, Any] = {"sampler": name.partition(" ")[0]}
             options["guidance_scale"] = 1.0
             if name == EVEN:
-                options["timesteps"] = pipeline.schedule.timesteps(steps)
+                options["timesteps"] = pipeline.schedule.timesteps(steps, shift=1)
             options["num_inference_steps"] = steps
             return {"steps": steps, **judge(draw(pipeline, judge.test.texts, **options))}
 

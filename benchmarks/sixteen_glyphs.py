@@ -90,11 +90,11 @@ def betas(schedule: Schedule) -> list[float]:
 def ways(pipeline: Pipeline) -> dict[str, tuple[int, Way]]:
     """name: (evaluations a glyph, way)."""
     schedule = pipeline.schedule
-    ready, even = pipeline.timesteps(20), schedule.timesteps(20)
+    ready, even = pipeline.timesteps(20), schedule.timesteps(20, shift=1)
     return {
         "ours, 20 steps (the default)": (20, ours(DEFAULT, ready)),
         "ours, 12 steps": (12, ours(DEFAULT, pipeline.timesteps(12))),
-        THEIRS: (MANY, theirs(schedule, "ddpm", schedule.timesteps(MANY))),
+        THEIRS: (MANY, theirs(schedule, "ddpm", schedule.timesteps(MANY, shift=1))),
         "diffusers, DPM-Solver++, 20 steps": (20, theirs(schedule, "dpmsolver++", even)),
         "diffusers, DPM-Solver++ SDE, 20 steps on our grid": (
             20,

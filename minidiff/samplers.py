@@ -84,7 +84,7 @@ class Step:
 
 
 def move(
-    schedule: Schedule, x: Tensor, t: int, s: int, x0: Tensor, noise: Noise, eta: float = 0.0
+    schedule: Schedule, x: Tensor, t: int | Tensor, s: int, x0: Tensor, noise: Noise, eta: float = 0
 ) -> Tensor:
     """From x_t to x_s as if x0 were right all the way (Song et al. 2021, DDIM, eq. 12 and 16).
 
@@ -106,7 +106,7 @@ def move(
         ValueError: unless T ≥ t > s ≥ 0, both whole numbers, and for another eta.
     """
     eta = _checked_eta(eta)
-    _checked_grid((t, s), schedule.num_train_timesteps)
+    t, s = _checked_grid((t, s), schedule.num_train_timesteps)
     alpha_t, sigma_t = schedule.alpha[t].item(), schedule.sigma[t].item()
     alpha_s, sigma_s = schedule.alpha[s].item(), schedule.sigma[s].item()
     kept = (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2  # e^−2h
@@ -354,7 +354,7 @@ def _checked_eta(eta: float = 0.0) -> float:
     return number_within(0, 1, eta, "eta must be from 0 (no fresh noise) to 1 (as in DDPM)")
 
 
-def _checked_grid(timesteps: Sequence[int], last: int) -> list[int]:
+def _checked_grid(timesteps: Sequence[Any], last: int) -> list[int]:
     try:
         grid = [whole_number("timesteps", t) for t in timesteps]
     except (TypeError, ValueError):

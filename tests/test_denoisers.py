@@ -18,12 +18,12 @@ from minidiff.denoisers import (
     Denoiser,
     Guided,
     IdealDenoiser,
-    MixtureDenoiser,
     NetworkDenoiser,
     training_target,
 )
 from minidiff.samplers import sample
 from minidiff.schedules import Schedule, make_schedule
+from minidiff.toys import MixtureDenoiser
 
 LINEAR = SCHEDULES["linear"]
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())

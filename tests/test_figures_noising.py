@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from minidiff.denoisers import MixtureDenoiser
 from minidiff.figures import noising
 from minidiff.schedules import make_schedule
+from minidiff.toys import MixtureDenoiser
 
 PLAYER = Path(__file__).resolve().parents[1] / "book" / "_static" / "players" / "weights.html"
 

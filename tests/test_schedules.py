@@ -244,12 +244,31 @@ def test_shifted_grids(shift: float) -> None:
         assert s / T == pytest.approx(shift * t / (T - t + shift * t), abs=0.6 / T)
 
 
-@pytest.mark.parametrize("shift", [0, -1, float("nan"), float("inf"), "2", None, 1e308])
+def test_a_schedule_carries_the_spacing_of_its_grids() -> None:
+    even, own = make_schedule("cosine"), make_schedule("cosine", shift=3)
+    assert (even.shift, own.shift) == (1, 3) and torch.equal(even.alpha, own.alpha)
+    assert own.timesteps(20) == even.timesteps(20, 3) != even.timesteps(20)
+    assert own.timesteps(20, shift=1) == even.timesteps(20)
+    assert rescale_zero_terminal_snr(own).shift == 3
+    assert make_schedule("cosine", zero_terminal_snr=True, shift=2.5).shift == 2.5
+    assert Schedule("mine", own.alpha, own.sigma, 2).timesteps(5) == even.timesteps(5, 2)
+
+
+@pytest.mark.parametrize(
+    "shift", [0, -1, 1e-300, float("nan"), float("inf"), "2", True, [2.0], 1e308]
+)
 def test_impossible_shifts(shift: Any) -> None:
-    with pytest.raises(
-        ValueError, match=re.escape(f"above 0, to 1e6 (1 = evenly spaced), got {shift!r}")
-    ):
+    told = re.escape(f"shift must be from 1e-6 to 1e6 (1 = evenly spaced), got {shift!r}")
+    with pytest.raises(ValueError, match=told):
         make_schedule("straight").timesteps(10, shift)
+    with pytest.raises(ValueError, match=told):
+        make_schedule("straight", shift=shift)
+
+
+@pytest.mark.parametrize("shift", [1e-6, 1e6])
+def test_extreme_shifts_still_fall(shift: float) -> None:
+    grid = make_schedule("straight", shift=shift).timesteps(20)
+    assert (grid[0], grid[-1]) == (T, 0) and all(t > s for t, s in itertools.pairwise(grid))
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001, 2.5, True, float("nan"), "20"])

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from helpers import ROOT
 from minidiff import samplers
-from minidiff.denoisers import Guided, MixtureDenoiser
+from minidiff.denoisers import Guided
 from minidiff.schedules import make_schedule
 from minidiff.storage import read_info, write_folder
+from minidiff.toys import MixtureDenoiser
 from minidiff.unet import UNet, UNetConfig
 
 BENCHMARKS = ROOT / "benchmarks"
