@@ -35,11 +35,11 @@ from minidiff.devices import accelerator, usual_torch
 from minidiff.endings import RESUME, Ended, TrainingStopped, polite
 from minidiff.endings import uninterrupted as _uninterrupted
 from minidiff.glyphs import cache_dir, to_float
-from minidiff.inputs import as_path, is_folder, plain_torch
+from minidiff.held_out import loss_by_timestep
+from minidiff.inputs import as_path, is_folder
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import latest_checkpoint
 from minidiff.samplers import seeded_generator
-from minidiff.schedules import whole_number
 from minidiff.unet import UNet
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 __all__ = [
     "PictureDataset",
     "Trainer",
-    "loss_by_timestep",
 ]
 
 
 # What random numbers are for: the second part of the key of `seeded_generator`, so that no two uses
-# of a seed see the same numbers.
-CHOICES, NOISE, ORDER, LOSS_NOISE, HELD_OUT_CHOICE = range(5)
+# of a seed see the same numbers. 3: held_out; 4 and 6: evaluation; 5: metrics.bootstrap.
+CHOICES, NOISE, ORDER = range(3)
+HELD_OUT_CHOICE = 4
 
 
 class PictureDataset(Protocol):
@@ -81,53 +81,6 @@ def sample_timesteps(
     normal = torch.special.ndtri(u.clamp(1e-9, 1 - 1e-9))
     share = torch.sigmoid(config.timestep_mean + config.timestep_std * normal)
     return (share * last).ceil().long().clamp(1, last)
-
-
-@plain_torch()
-@torch.inference_mode()
-def loss_by_timestep(
-    network: UNet,
-    config: ModelConfig,
-    images: Tensor,
-    tokens: Tensor | None = None,
-    mask: Tensor | None = None,
-    bins: int = 8,
-) -> dict[str, float]:
-    """The training loss at timesteps t = T/16, 3T/16, …, with the same noise every time.
-
-    On pictures that were held out this is the number to watch: where it rises while the training
-    loss falls, the network has begun to memorise.
-
-    Args:
-        images: (B, C, H, W) in [-1, 1].
-        tokens, mask: (B, n, d) and (B, n), their texts; None for none.
-        bins: how many timesteps, each the middle of an equal part of 1 … T; fewer than T.
-
-    Returns:
-        {"62": loss at t = 62, …, "mean": mean over all t}.
-
-    Raises:
-        ValueError: for another number of bins.
-    """
-    if not 1 <= whole_number("bins", bins) < config.num_train_timesteps:
-        raise ValueError(
-            f"bins must be at least 1 and below the {config.num_train_timesteps} timesteps of the "
-            f"model, got {bins}"
-        )
-    x0 = config.to_data(images)
-    eps = torch.randn(x0.shape, generator=seeded_generator(0, LOSS_NOISE)).to(x0.device)
-    schedule = config.make_schedule()
-    denoiser = NetworkDenoiser(network, schedule, config.prediction_type, tokens=tokens, mask=mask)
-    result, mode = {}, network.training
-    network.eval()
-    try:
-        for k in range(bins):
-            t = round(schedule.num_train_timesteps * (2 * k + 1) / (2 * bins))
-            losses = denoiser.loss(x0, torch.full((len(x0),), t, device=x0.device), eps)
-            result[str(t)] = round(losses.mean().item(), 5)
-    finally:
-        network.train(mode)
-    return {**result, "mean": round(sum(result.values()) / bins, 5)}
 
 
 class Trainer:

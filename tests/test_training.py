@@ -38,7 +38,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import minidiff
-from minidiff import checkpoints, devices, run_folder, text, texts, training
+from minidiff import checkpoints, devices, held_out, run_folder, text, texts, training
 from minidiff.checkpoints import CheckpointError, load_model
 from minidiff.endings import Ended, TrainingStopped
 from minidiff.pipeline import find_model
@@ -397,7 +397,7 @@ def test_held_out_loss_of_a_network_that_answers_zero(tmp_path: Path, prediction
 def test_loss_by_timestep_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     trainer = Trainer(PLAIN, Pictures(), tmp_path / "run")
     config, images = trainer.model_config, trainer.images[:4].float() / 127.5 - 1
-    measure = training.loss_by_timestep
+    measure = held_out.loss_by_timestep
     expected = measure(trainer.network.eval(), config, images)
     trainer.network.train()
     torch.set_default_dtype(torch.float64)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from minidiff.checkpoints import load_model, save_model
-from minidiff.evaluation import as_text
 from minidiff.pipeline import MODELS, find_model
+from minidiff.report import as_text
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR, BLURRED = "floor (held-out real glyphs)", "the same, blurred by 1 pixel"
