@@ -25,12 +25,14 @@ import torch
 from machine import RESULTS, described, machine, write
 
 from minidiff.denoisers import NetworkDenoiser
+from minidiff.evaluation import HELD_OUT_CHOICE
 from minidiff.glyphs import GlyphDataset, to_float
+from minidiff.held_out import LOSS_NOISE
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import latest_checkpoint
 from minidiff.samplers import seeded_generator
 from minidiff.schedules import make_schedule
-from minidiff.training import HELD_OUT_CHOICE, LOSS_NOISE, Trainer
+from minidiff.training import Trainer
 from minidiff.unet import UNetConfig
 
 ROOT = Path(__file__).resolve().parents[1]

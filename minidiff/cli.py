@@ -371,6 +371,7 @@ def evaluate(
 
     from minidiff import evaluation
     from minidiff.pipeline import load
+    from minidiff.report import as_text
 
     if full and loss_only:
         raise ValueError("--full and --loss-only contradict each other: give one of them")
@@ -380,4 +381,4 @@ def evaluate(
     else:
         form = evaluation.FORMS["full" if full else "quick"]
         result = evaluation.evaluate(pipeline, form, seed, progress=sys.stderr.isatty())
-    print(json.dumps(result, indent=2) if as_json else evaluation.as_text(result))
+    print(json.dumps(result, indent=2) if as_json else as_text(result))

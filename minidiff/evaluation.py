@@ -9,10 +9,8 @@ glyphs after a blur, thickened, in a bolder weight, in a serif font.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -20,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from minidiff import metrics, samplers
 from minidiff.glyphs import DATA, Glyph, GlyphDataset, render, to_float
+from minidiff.held_out import chosen, loss_by_timestep
 from minidiff.inputs import plain_torch
 from minidiff.recogniser import Recogniser, load_recogniser
 from minidiff.schedules import whole_number
 from minidiff.storage import read_info, read_tensors
-from minidiff.training import HELD_OUT_CHOICE, loss_by_timestep
 
 if TYPE_CHECKING:
     from minidiff.pipeline import Pipeline
@@ -37,7 +36,6 @@ __all__ = [
     "WANTED",
     "Form",
     "HeldOut",
-    "as_text",
     "draw",
     "evaluate",
     "held_out_loss",
@@ -58,7 +56,7 @@ TEXT = DATA / "text_yardsticks"
 #: Fonts that the shipped model was not trained on.
 SERIF, BOLD = DATA / "NotoSerifSC-test.otf", DATA / "NotoSansSC-Bold-test.otf"
 REFERENCE = 4096  #: training glyphs that distances are taken to
-REFERENCE_CHOICE = 6  # see the purposes of random numbers in training.py; 5: metrics.bootstrap
+HELD_OUT_CHOICE, REFERENCE_CHOICE = 4, 6  # see the purposes of random numbers in batches.py
 
 #: One-word prompts with the radical (Kangxi number) and the components that such a glyph has.
 WANTED: dict[str, tuple[int, str]] = {
@@ -115,21 +113,28 @@ def evaluate(
         progress: show a bar with the time left.
 
     Raises:
-        ValueError: for a model of other pictures than glyphs, and of smaller or coloured ones,
-            which the recogniser cannot read.
+        ValueError: for a model of other pictures than grey glyphs, and of smaller ones, which the
+            recogniser cannot read.
         TypeError: for a form that is none.
-        ImportError: without torchmetrics, naming the remedy.
     """
     if not isinstance(form, Form):
         raise TypeError(f"form must be a Form such as FORMS['quick'], got {form!r}")
     seed = whole_number("seed", seed)
-    _check(pipeline)
+    _check_glyphs(pipeline)
+    if (size := pipeline.config.image_size) < 64:
+        raise ValueError(
+            f"this model draws {size} × {size} pixels, but the recogniser reads glyphs of at least "
+            "64 × 64, so only the loss on held-out glyphs can be measured (--loss-only)"
+        )
     recogniser, record = _recogniser()
     test = HeldOut(form.definitions)
     text = pipeline.config.text_encoder is not None
     total = (form.definitions * (1 + form.with_guidance) + form.per_prompt * len(WANTED)) * text
     nothing = [""] * (form.without_text if text else form.without_text or form.definitions)
-    with _bar(total + len(nothing), progress) as bar:
+    total += len(nothing)
+    with tqdm(
+        total=total, unit=" glyphs", desc="Drawing", disable=not progress, leave=False
+    ) as bar:
         sets = {}
         if nothing:
             sets["without text"] = draw(pipeline, nothing, seed, bar, guidance_scale=1.0)
@@ -168,22 +173,8 @@ def _check_glyphs(pipeline: Pipeline) -> None:
             "all that is measured here is how near it comes to glyphs: see the log.jsonl and the "
             "samples of its run"
         )
-
-
-def _check(pipeline: Pipeline) -> None:
-    _check_glyphs(pipeline)
-    size, channels = pipeline.config.image_size, pipeline.network.config.in_channels
-    if size < 64 or channels != 1:
-        raise ValueError(
-            f"this model draws {size} × {size} pixels in {channels} channels; the recogniser reads "
-            "grey glyphs of at least 64 × 64, so only the loss on held-out glyphs can be measured "
-            "(--loss-only)"
-        )
-    if importlib.util.find_spec("torchmetrics") is None:  # now, not after minutes of drawing
-        raise ImportError(
-            "the distances need torchmetrics: pip install 'minidiff[evaluate]', or measure only "
-            "the loss (--loss-only)"
-        )
+    if (channels := pipeline.config.shape[0]) != 1:
+        raise ValueError(f"this model draws in {channels} channels, and glyphs are grey")
 
 
 # ------------------------------------------------------------------- drawing
@@ -260,35 +251,25 @@ def draw(
     return images if images.shape[-1] == 64 else F.interpolate(images, (64, 64), mode="area")
 
 
-@contextmanager
-def _bar(total: int, show: bool) -> Iterator[Any]:
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, desc="Drawing", unit=" glyphs", disable=not show, leave=False) as bar:
-        yield bar
-
-
 # ------------------------------------------------------------------- the measures
 
 
 @plain_torch()
 def held_out_loss(pipeline: Pipeline) -> dict[str, float]:
-    """The loss by timestep on 512 held-out glyphs, see `minidiff.training.loss_by_timestep`.
+    """The loss by timestep on 512 held-out glyphs, see `minidiff.held_out.loss_by_timestep`.
 
     Raises:
         ValueError: for a model of other pictures than grey glyphs.
     """
     _check_glyphs(pipeline)
-    if (channels := pipeline.network.config.in_channels) != 1:
-        raise ValueError(f"this model draws in {channels} channels, and glyphs are grey")
     dataset = GlyphDataset(pipeline.config.image_size, "test")
-    # Spread over the whole set: in order of code points the first are all rare characters.
-    chosen = torch.linspace(0, len(dataset) - 1, 512).long()
-    images = to_float(dataset.images[chosen]).to(pipeline.device)
+    rows = chosen(len(dataset))
+    images = to_float(dataset.images[rows]).to(pipeline.device)
     if pipeline.config.text_encoder is None:
         return loss_by_timestep(pipeline.network, pipeline.config, images)
-    text = pipeline.text_encoder.encode([dataset.prompts[i][0] for i in chosen.tolist()])
-    return loss_by_timestep(pipeline.network, pipeline.config, images, text.tokens, text.mask)
+    text = pipeline.text_encoder.encode([dataset.prompts[i][0] for i in rows.tolist()])
+    told = {"tokens": text.tokens, "mask": text.mask}
+    return loss_by_timestep(pipeline.network, pipeline.config, images, **told)
 
 
 def _distances(
@@ -297,14 +278,14 @@ def _distances(
     """Every set, and the yardsticks, against the same real glyphs of the training split."""
     real = real_features(recogniser)
     count = min(len(test.images), *(len(images) for images in sets.values()))
-    yardsticks: dict[str, Callable[[], Tensor]] = {
-        "floor (held-out real glyphs)": lambda: test.images,
-        "the same, blurred by 1 pixel": lambda: metrics.blurred(test.images),
-        "the same, 1 pixel thicker": lambda: metrics.dilated(test.images),
-        "the same in bold": lambda: test.in_font(BOLD),
-        "the same with serifs": lambda: test.in_font(SERIF),
+    pictures = {
+        **sets,
+        "floor (held-out real glyphs)": test.images,
+        "the same, blurred by 1 pixel": metrics.blurred(test.images),
+        "the same, 1 pixel thicker": metrics.dilated(test.images),
+        "the same in bold": test.in_font(BOLD),
+        "the same with serifs": test.in_font(SERIF),
     }
-    pictures = {**sets, **{name: make() for name, make in yardsticks.items()}}
     return {name: _measures(recogniser, real, x[:count]) for name, x in pictures.items()}
 
 
@@ -314,8 +295,8 @@ def real_features(recogniser: Recogniser) -> Tensor:
     """(4096, 128): a fixed choice of training glyphs as the recogniser sees them."""
     train = GlyphDataset(64, "train").images
     choice = samplers.seeded_generator(0, REFERENCE_CHOICE)
-    chosen = torch.randperm(len(train), generator=choice)[:REFERENCE]
-    return metrics.features(recogniser, train[chosen])
+    order = torch.randperm(len(train), generator=choice)
+    return metrics.features(recogniser, train[order[:REFERENCE]])
 
 
 def _measures(recogniser: Recogniser, real: Tensor, images: Tensor) -> dict[str, float]:
@@ -338,11 +319,11 @@ def _paper(pipeline: Pipeline, seed: int) -> float:
     By an even walk without fresh noise, which wanders outside the range more than the default does.
     """
     config = pipeline.config
-    shape = (64, pipeline.network.config.in_channels, config.image_size, config.image_size)
+    shape = (64, 1, config.image_size, config.image_size)
     generators = [samplers.seeded_generator(seed, i) for i in range(64)]
     x = samplers.standard_normal(shape, generators, pipeline.device)
-    for step in samplers.sample_steps(pipeline.denoiser(), x, "dpmpp_2m", STEPS):
-        x = step.x
+    grid = pipeline.schedule.timesteps(STEPS, shift=1)
+    x = samplers.sample(pipeline.denoiser(), x, "dpmpp_2m", timesteps=grid)
     return round(metrics.border_white(x.cpu() * config.space.std + config.space.mean), 4)
 
 
@@ -393,11 +374,15 @@ def _faithfulness(recogniser: Recogniser, test: HeldOut, sets: dict[str, Tensor]
     pictures = {"real glyphs, as the recogniser reads them": test.images, **sets}
     for name, images in pictures.items():
         if name != "without text":
-            right = radicals(recogniser, images) == truth
-            low, high = metrics.wilson(int(right.sum()), len(right))
-            share = right.float().mean().item()
-            result[name] = {"share": round(share, 4), "interval": [round(low, 4), round(high, 4)]}
+            result[name] = _share(radicals(recogniser, images) == truth)
     return result
+
+
+def _share(right: Tensor, digits: int = 4) -> dict[str, Any]:
+    """The share of (N,) that is true, and its interval."""
+    low, high = metrics.wilson(int(right.sum()), len(right))
+    share = round(right.float().mean().item(), 4)
+    return {"share": share, "interval": [round(low, digits), round(high, digits)]}
 
 
 @torch.inference_mode()
@@ -439,80 +424,9 @@ def _prompts(recogniser: Recogniser, words: dict[str, Tensor]) -> dict[str, Any]
     known = _known(recogniser)
     result: dict[str, Any] = {}
     for word, images in words.items():
-        count = int(shows(recogniser, images, word).sum())
-        low, high = metrics.wilson(count, len(images))
         closest = torch.cdist(metrics.features(recogniser, images), known).argmin(1)
-        result[word] = {
-            "share": round(count / len(images), 4),
-            "interval": [round(low, 3), round(high, 3)],
-            "different": len(closest.unique()),
-        }
+        share = _share(shows(recogniser, images, word), digits=3)
+        result[word] = {**share, "different": len(closest.unique())}
     mean = sum(entry["share"] for entry in result.values()) / len(result)
     fewest = min(entry["different"] for entry in result.values())
     return {"mean": round(mean, 4), "fewest_different": fewest, "words": result}
-
-
-# ------------------------------------------------------------------- for reading
-
-
-def as_text(result: dict[str, Any]) -> str:
-    """What `evaluate` returned, as tables."""
-    tables = [table(result[name]) for name, table in _TABLES.items() if name in result]
-    return "\n\n".join("\n".join(lines) for lines in tables)
-
-
-def _distance_table(distances: dict[str, dict[str, float]]) -> list[str]:
-    samples = next(iter(distances.values()))["samples"]
-    head = f"Against real glyphs, {samples} samples"
-    columns = ("frechet", "kernel", "precision", "recall", "edge_width", "grey_share")
-    lines = [f"{head:<32}" + "".join(f"{name.replace('_', ' '):>12}" for name in columns)]
-    for name, row in distances.items():
-        lines.append(f"{name:<32}" + "".join(f"{row[column]:>12}" for column in columns))
-    return lines
-
-
-def _share_table(title: str) -> Callable[[dict[str, Any]], list[str]]:
-    def table(rows: dict[str, Any]) -> list[str]:
-        lines = [title]
-        for name, row in rows.items():
-            if isinstance(row, float):
-                lines.append(f"{name:<44}{row:>7.1%}")
-            else:
-                low, high = row["interval"]
-                lines.append(f"{name:<44}{row['share']:>7.1%}  ({low:.1%} to {high:.1%})")
-        return lines
-
-    return table
-
-
-def _prompt_table(prompts: dict[str, Any]) -> list[str]:
-    lines = [f"Shows what was asked for: {prompts['mean']:.1%} over 20 words"]
-    for word, row in prompts["words"].items():
-        low, high = row["interval"]
-        interval = f"({low:.0%} to {high:.0%})"
-        lines.append(
-            f"{word:<12}{row['share']:>7.1%}  {interval:<15}{row['different']:>4} different"
-        )
-    return lines
-
-
-def _loss_table(losses: dict[str, float]) -> list[str]:
-    return [
-        "Loss on held-out glyphs, by timestep",
-        "".join(f"{t:>8}" for t in losses),
-        "".join(f"{loss:>8.3f}" for loss in losses.values()),
-    ]
-
-
-_TABLES: dict[str, Callable[[Any], list[str]]] = {
-    "num_inference_steps": lambda steps: [
-        f"{steps} steps of the default sampler: {steps} evaluations a glyph, "
-        f"{2 * steps} with guidance"
-    ],
-    "distances": _distance_table,
-    "paper": lambda white: [f"Border without clipping (white paper = 1): {white:.3f}"],
-    "faithfulness": _share_table("Radical of the character whose definition was asked for"),
-    "prompts": _prompt_table,
-    "copying": _share_table("Nearer to a training glyph than 95 % of held-out real ones are"),
-    "held_out_loss": _loss_table,
-}

@@ -7,7 +7,7 @@ value it must take; a network with random weights shows that the whole runs.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +21,12 @@ from helpers import odd_defaults
 from minidiff import evaluation
 from minidiff.evaluation import FORMS, WANTED, Form, evaluate, shows
 from minidiff.glyphs import GlyphDataset, load_glyphs, to_float
+from minidiff.held_out import HELD_OUT, chosen
 from minidiff.model import ModelConfig, load_model
-from minidiff.pipeline import Pipeline, find_model, load, pretrained
+from minidiff.pipeline import Pipeline, load
 from minidiff.recogniser import load_recogniser
+from minidiff.report import as_text
+from minidiff.shelf import find_model, pretrained
 from minidiff.spaces import Pixels
 from minidiff.unet import UNet, UNetConfig
 
@@ -147,7 +150,7 @@ def test_unseen_glyphs_are_no_copies(of_real: dict[str, Any]) -> None:
 
 def test_result_is_plain_and_readable(of_real: dict[str, Any]) -> None:
     assert json.loads(json.dumps(of_real)) == of_real
-    text = evaluation.as_text(of_real)
+    text = as_text(of_real)
     for word in ("floor", "frechet", "gold", "arg-max", "without text", "guidance 1"):
         assert word in text
     assert max(len(line) for line in text.splitlines()) <= 110
@@ -184,7 +187,7 @@ def test_a_network_that_has_learnt_nothing() -> None:
 
 
 def test_pictures_that_cannot_be_read() -> None:
-    with pytest.raises(ValueError, match=r"16 × 16 pixels in 1 channels.*--loss-only"):
+    with pytest.raises(ValueError, match=r"16 × 16 pixels.*--loss-only"):
         evaluate(random_pipeline(image_size=16), SMALL)
 
 
@@ -196,10 +199,22 @@ def test_a_model_of_other_pictures_is_not_measured(measure: Callable[[Pipeline],
         measure(pipeline)
 
 
-def test_a_coloured_model_has_no_loss_on_glyphs() -> None:
+@pytest.mark.parametrize("measure", [evaluation.held_out_loss, lambda p: evaluate(p, SMALL)])
+def test_a_coloured_model_is_not_measured(measure: Callable[[Pipeline], Any]) -> None:
     unet = UNetConfig(stem=8, channels=(32,), attention=(False,), text_dim=None, in_channels=3)
     with pytest.raises(ValueError, match="draws in 3 channels, and glyphs are grey"):
-        evaluation.held_out_loss(Pipeline(UNet(unet), ModelConfig(unet, 64)))
+        measure(Pipeline(UNet(unet), ModelConfig(unet, 64)))
+
+
+@pytest.mark.parametrize("total", [0, 1, 7, HELD_OUT, 513, 1034, 20_509])
+def test_held_out_rows_are_spread_over_all(total: int) -> None:
+    rows = chosen(total).tolist()
+    assert len(rows) == min(total, HELD_OUT)
+    assert rows == sorted(set(rows))
+    if rows:
+        assert (rows[0], rows[-1]) == (0, total - 1)
+        steps = {b - a for a, b in itertools.pairwise(rows)}
+        assert not steps or max(steps) - min(steps) <= 1
 
 
 @pytest.mark.parametrize("record", [{}, {"data": None}, {"data": {"kind": "glyphs"}}])
@@ -239,15 +254,6 @@ def test_long_definitions_are_drawn_without_a_word() -> None:
         evaluation.draw(load("glyph64"), ["bird " * 40], num_inference_steps=1, guidance_scale=1)
 
 
-def test_without_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "torchmetrics" else find(name)
-    )
-    with pytest.raises(ImportError, match=r"pip install 'minidiff\[evaluate\]'"):
-        evaluate(random_pipeline(), SMALL)
-
-
 # ------------------------------------------------------------------- the shipped model
 
 
@@ -257,7 +263,7 @@ def test_shipped_model_carries_its_figures() -> None:
     figures = record["evaluation"]
     assert figures["samples"] == dataclasses.asdict(FORMS["full"])
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert evaluation.as_text(figures) in card, "the card shows other figures than the record has"
+    assert as_text(figures) in card, "the card shows other figures than the record has"
     assert f"{figures['prompts']['mean']:.0%}" in str(pretrained()[0])
 
 

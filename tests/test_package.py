@@ -23,8 +23,8 @@ PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
     "toys", "schedules", "glyphs", "inputs", "datasets", "denoisers", "samplers", "unet", "text",
-    "checkpoints", "recipe", "endings", "devices", "run_folder", "training", "pipeline",
-    "recogniser", "metrics", "evaluation", "plots", "cli",
+    "texts", "checkpoints", "held_out", "recipe", "endings", "devices", "run_folder", "training",
+    "pipeline", "recogniser", "metrics", "evaluation", "report", "plots", "cli",
 ]  # fmt: skip
 
 

@@ -37,7 +37,7 @@ from torch import Tensor
 
 import minidiff
 from helpers import WIDTH, Pictures, Words, log_of, names, odd_defaults, sha256
-from minidiff import devices, run_folder, storage, text, texts, training
+from minidiff import devices, held_out, run_folder, storage, text, texts, training
 from minidiff.endings import Ended, TrainingStopped
 from minidiff.model import load_model
 from minidiff.recipe import TrainingConfig
@@ -356,7 +356,7 @@ def test_held_out_loss_of_a_network_that_answers_zero(tmp_path: Path, prediction
 def test_loss_by_timestep_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     trainer = Trainer(PLAIN, Pictures(), tmp_path / "run")
     config, images = trainer.model_config, trainer.images[:4].float() / 127.5 - 1
-    measure = training.loss_by_timestep
+    measure = held_out.loss_by_timestep
     expected = measure(trainer.network.eval(), config, images)
     trainer.network.train()
     with odd_defaults(device=None):

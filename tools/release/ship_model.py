@@ -15,9 +15,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from minidiff.evaluation import as_text
 from minidiff.model import load_model, save_model
-from minidiff.pipeline import MODELS, find_model
+from minidiff.report import as_text
+from minidiff.shelf import MODELS, find_model
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOOR, BLURRED = "floor (held-out real glyphs)", "the same, blurred by 1 pixel"
