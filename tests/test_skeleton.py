@@ -257,3 +257,17 @@ def test_no_tracked_file_names_a_path_of_somebodys_machine() -> None:
             continue
         found = homes.findall(content) + [path for path in here if path in content]
         assert not found, f"{file.relative_to(ROOT)}: {found[:3]}"
+
+
+def test_every_script_that_is_named_exists() -> None:
+    named = re.compile(rb"\b(?:tools|tests|benchmarks)/[\w/]+\.(?:py|sh)\b")
+    for file in tracked_files():
+        for name in named.findall(file.read_bytes()):
+            assert (ROOT / name.decode()).is_file(), f"{file.relative_to(ROOT)}: {name.decode()}"
+
+
+def test_every_tool_has_its_line_in_the_tree() -> None:
+    tree = read("tools/README.md")
+    for path in (ROOT / "tools").rglob("*"):
+        if path.suffix in (".py", ".sh") and "unfinished" not in path.parts:
+            assert f" {path.name} " in tree, f"{path.relative_to(ROOT)} is not in tools/README.md"
