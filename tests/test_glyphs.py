@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections import Counter, defaultdict
@@ -258,21 +255,6 @@ def test_many_may_ask_at_once(few: Path) -> None:
         results = list(pool.map(g.glyph_images, [24] * 8))
     assert all(torch.equal(images, results[0]) for images in results)
     assert only_file(few).suffix == ".safetensors", "no temporary file is left"
-
-
-def test_without_the_variable_the_user_cache_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MINIDIFF_CACHE", raising=False)
-    monkeypatch.setattr(g, "_writable", lambda folder: folder)
-    assert "minidiff" in str(g.cache_dir())
-
-
-def test_importing_glyphs_is_light() -> None:
-    code = (
-        "import sys, minidiff.glyphs; heavy = {'transformers', 'accelerate', 'matplotlib',"
-        " 'fontTools', 'diffusers'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
-    )
-    root = Path(__file__).resolve().parent.parent
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=dict(os.environ))
 
 
 # --------------------------------------------------------------------------------- datasets

@@ -68,6 +68,7 @@ def test_what_a_module_offers_exists() -> None:
         ("import minidiff; minidiff.load()('', num_inference_steps=1)", "transformers accelerate"),
         ("import minidiff.training", "transformers accelerate matplotlib"),
         ("import minidiff.plots", "transformers accelerate matplotlib"),
+        ("import minidiff.glyphs", "transformers accelerate matplotlib fontTools diffusers"),
         ("import minidiff.cli", "torch numpy PIL transformers accelerate matplotlib"),
         ("from minidiff import schedules, denoisers, samplers", "PIL transformers accelerate"),
     ],

@@ -73,10 +73,9 @@ def tracked_files() -> list[Path]:
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
 
 
-def make_targets() -> dict[str, str]:
-    """Target -> prerequisites, for the plain rules of the Makefile."""
-    rules = re.findall(r"^([a-z][a-z-]*):(?!=)(.*)$", read("Makefile"), flags=re.MULTILINE)
-    return {target: needs.strip() for target, needs in rules}
+def make_targets() -> set[str]:
+    """The plain rules of the Makefile."""
+    return set(re.findall(r"^([a-z][a-z-]*):(?!=)", read("Makefile"), flags=re.MULTILINE))
 
 
 def run_make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -141,14 +140,9 @@ def test_make_installs_exactly_the_extras_that_exist() -> None:
     ]
 
 
-def test_makefile_has_its_targets_and_one_stamp() -> None:
-    targets = make_targets()
-    assert set(targets) == {"help", "book", "test", "notebooks", "lint", "audit", "clean"}
-    assert next(iter(targets)) == "help"
+def test_no_target_of_the_makefile_is_a_file() -> None:
     phony = re.findall(r"^\.PHONY: (help .*)$", read("Makefile"), flags=re.MULTILINE)
-    assert [set(names.split()) for names in phony] == [set(targets)]
-    assert {targets[t] for t in ("book", "lint", "audit", "notebooks")} == {"$(STAMP)"}
-    assert targets["test"] == "lint"
+    assert [set(names.split()) for names in phony] == [make_targets()]
 
 
 def test_makefile_keeps_to_make_3_81_and_to_relative_paths() -> None:
@@ -192,28 +186,25 @@ def test_make_says_what_to_install(tmp_path: Path, script: str, expected: str) -
     assert not (folder / ".venv").exists()
 
 
-def test_ci_runs_the_tests_and_builds_the_book() -> None:
-    lines = read(".ci/run").splitlines()
-    assert lines[0].startswith("#!") and "set -euo pipefail" in lines
-    assert lines[-2:] == ["make test", "make book"]
-    assert os.name == "nt" or os.access(ROOT / ".ci" / "run", os.X_OK)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("script", [".ci/run", "tools/gpu/train_on_gpu.sh"])
+def test_scripts_can_be_started(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
 
 
-def test_workflows_parse_and_cover_systems_and_pythons() -> None:
+def test_workflows_parse_and_name_what_exists() -> None:
     found = workflows()
-    assert set(found) == {"tests.yml", "book.yml"}
     for name, workflow in found.items():
-        assert workflow["permissions"] == {"contents": "read"}, name
         steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
         for action in [step["uses"] for step in steps if "uses" in step]:
             assert re.fullmatch(r"actions/[a-z-]+@v\d+", action), f"{name}: {action}"
         for command in [step["run"] for step in steps if "run" in step]:
             used = set(re.findall(r"\bmake ([a-z]+)", command))
-            assert used <= set(make_targets()), f"{name}: {command}"
+            assert used <= make_targets(), f"{name}: {command}"
     matrix = found["tests.yml"]["jobs"]["test"]["strategy"]["matrix"]
-    assert {system.split("-")[0] for system in matrix["os"]} == {"ubuntu", "macos", "windows"}
-    classifiers = [f"Programming Language :: Python :: {python}" for python in matrix["python"]]
-    assert len(classifiers) == 3 and set(classifiers) <= set(project()["classifiers"])
+    tested = {f"Programming Language :: Python :: {python}" for python in matrix["python"]}
+    named = {line for line in project()["classifiers"] if re.search(r":: Python :: 3\.\d+$", line)}
+    assert tested == named
 
 
 def test_windows_commands_install_what_make_installs() -> None:
@@ -228,13 +219,11 @@ def test_table_of_contents_names_files_that_exist() -> None:
         assert any((ROOT / f"{page}{ending}").is_file() for ending in (".md", ".ipynb")), page
 
 
-def test_book_runs_no_code_and_loads_nothing_from_elsewhere() -> None:
+def test_the_configuration_of_the_book_names_files_that_exist() -> None:
     config = yaml.safe_load(read("_config.yml"))
-    assert config["execute"]["execute_notebooks"] == "off"
     sphinx = config["sphinx"]["config"]
     (static,) = sphinx["html_static_path"]
     assert (ROOT / static / sphinx["mathjax_path"]).is_file()
-    assert sphinx["nb_ipywidgets_js"] == {}
     for file in config["bibtex_bibfiles"]:
         assert (ROOT / file).is_file(), file
 
@@ -268,3 +257,17 @@ def test_no_tracked_file_names_a_path_of_somebodys_machine() -> None:
             continue
         found = homes.findall(content) + [path for path in here if path in content]
         assert not found, f"{file.relative_to(ROOT)}: {found[:3]}"
+
+
+def test_every_script_that_is_named_exists() -> None:
+    named = re.compile(rb"\b(?:tools|tests|benchmarks)/[\w/]+\.(?:py|sh)\b")
+    for file in tracked_files():
+        for name in named.findall(file.read_bytes()):
+            assert (ROOT / name.decode()).is_file(), f"{file.relative_to(ROOT)}: {name.decode()}"
+
+
+def test_every_tool_has_its_line_in_the_tree() -> None:
+    tree = read("tools/README.md")
+    for path in (ROOT / "tools").rglob("*"):
+        if path.suffix in (".py", ".sh") and "unfinished" not in path.parts:
+            assert f" {path.name} " in tree, f"{path.relative_to(ROOT)} is not in tools/README.md"
