@@ -24,7 +24,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minidiff import metrics, samplers
-from minidiff.evaluation import WANTED, HeldOut, draw, radicals, real_features, shows
+from minidiff.evaluation import WANTED, draw, radicals, real_features, shows
+from minidiff.held_out import HeldOut
 from minidiff.pipeline import Pipeline, find_model, load
 from minidiff.recogniser import load_recogniser
 from minidiff.storage import read_info

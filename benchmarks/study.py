@@ -25,9 +25,8 @@ import torch
 from machine import RESULTS, described, machine, write
 
 from minidiff.denoisers import NetworkDenoiser
-from minidiff.evaluation import HELD_OUT_CHOICE
 from minidiff.glyphs import GlyphDataset, to_float
-from minidiff.held_out import LOSS_NOISE
+from minidiff.held_out import HELD_OUT_CHOICE, LOSS_NOISE
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import latest_checkpoint
 from minidiff.samplers import seeded_generator

@@ -55,7 +55,7 @@ class Batch:
     x0: Tensor  #: (b, C, H, W) the data
     eps: Tensor  #: noise like it
     t: Tensor  #: (b,) timesteps in 1 … T
-    condition: dict[str, Tensor]  #: keyword arguments of the network: tokens and mask, or none
+    condition: dict[str, Any]  #: keyword arguments of the network: tokens and mask, or none
 
 
 class Batches:
@@ -120,7 +120,7 @@ class Batches:
             index[here] = order[position[here] % total]
         return index
 
-    def _prompts(self, index: Tensor, choice: Tensor, hide: Tensor) -> dict[str, Tensor]:
+    def _prompts(self, index: Tensor, choice: Tensor, hide: Tensor) -> dict[str, Any]:
         """A prompt for each of the pictures `index` (b,).
 
         `choice` (3, b), uniform, picks prompts; `hide` (b, max_tokens) masks tokens.
@@ -135,14 +135,14 @@ class Batches:
         read = self.read(row)
         return {**read, "mask": read["mask"] & ~self._send(hide[:, : read["mask"].shape[1]])}
 
-    def read(self, row: Tensor) -> dict[str, Tensor]:
+    def read(self, row: Tensor) -> dict[str, Any]:
         """Tokens and mask of rows (b,) of the table; nothing without text."""
         if self.texts is None:
             return {}
         text = self.texts.batch(self._send(row), length=self.text_length)
         return {"tokens": text.tokens, "mask": text.mask}
 
-    def whole(self, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def whole(self, index: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """Pictures by their places (b,), uint8, and the condition that their whole texts make."""
         condition = {} if self.texts is None else self.read(self.rows[index, 0])
         return self.images[index.to(self.device)], condition

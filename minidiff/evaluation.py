@@ -21,8 +21,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from minidiff import metrics, samplers
-from minidiff.glyphs import DATA, Glyph, GlyphDataset, render, to_float
-from minidiff.held_out import chosen, loss_by_timestep
+from minidiff.glyphs import DATA, GlyphDataset, to_float
+from minidiff.held_out import HeldOut, chosen, loss_by_timestep
 from minidiff.inputs import plain_torch
 from minidiff.recogniser import Recogniser, load_recogniser
 from minidiff.schedules import whole_number
@@ -35,7 +35,6 @@ __all__ = [
     "FORMS",
     "WANTED",
     "Form",
-    "HeldOut",
     "draw",
     "evaluate",
     "held_out_loss",
@@ -56,7 +55,7 @@ TEXT = DATA / "text_yardsticks"
 #: Fonts that the shipped model was not trained on.
 SERIF, BOLD = DATA / "NotoSerifSC-test.otf", DATA / "NotoSansSC-Bold-test.otf"
 REFERENCE = 4096  #: training glyphs that distances are taken to
-HELD_OUT_CHOICE, REFERENCE_CHOICE = 4, 6  # see the purposes of random numbers in batches.py
+REFERENCE_CHOICE = 6  # see the purposes of random numbers in batches.py
 
 #: One-word prompts with the radical (Kangxi number) and the components that such a glyph has.
 WANTED: dict[str, tuple[int, str]] = {
@@ -180,40 +179,6 @@ def _check_glyphs(pipeline: Pipeline) -> None:
 # ------------------------------------------------------------------- drawing
 
 
-class HeldOut:
-    """A fixed choice of held-out characters, their texts and pictures.
-
-    Args:
-        count: how many, 1 to 1034.
-
-    Raises:
-        ValueError: for another count.
-
-    Attributes:
-        rows: (count,) their places in the test split.
-        glyphs: `minidiff.glyphs.Glyph` of each.
-        texts: their definitions.
-        images: (count, 1, 64, 64) in [-1, 1].
-    """
-
-    @plain_torch()
-    def __init__(self, count: int) -> None:
-        dataset = GlyphDataset(64, "test")
-        if not 1 <= whole_number("count", count) <= len(dataset):
-            raise ValueError(f"count must be from 1 to {len(dataset)}, got {count}")
-        # A random choice, always the same: in order of code points the first are all rare ones.
-        choice = samplers.seeded_generator(0, HELD_OUT_CHOICE)
-        order = torch.randperm(len(dataset), generator=choice)
-        self.rows = order[:count]
-        self.glyphs: list[Glyph] = [dataset.glyphs[i] for i in self.rows.tolist()]
-        self.texts = [glyph.definition for glyph in self.glyphs]
-        self.images = to_float(dataset.images[self.rows])
-
-    def in_font(self, font: Any) -> Tensor:
-        """(count, 1, 64, 64) in [-1, 1], drawn with the font of this file."""
-        return to_float(render([g.char for g in self.glyphs], 64, font)).unsqueeze(1)
-
-
 def draw(
     pipeline: Pipeline,
     texts: Sequence[str],
@@ -268,8 +233,9 @@ def held_out_loss(pipeline: Pipeline) -> dict[str, float]:
     if pipeline.config.text_encoder is None:
         return loss_by_timestep(pipeline.network, pipeline.config, images)
     text = pipeline.text_encoder.encode([dataset.prompts[i][0] for i in rows.tolist()])
-    told = {"tokens": text.tokens, "mask": text.mask}
-    return loss_by_timestep(pipeline.network, pipeline.config, images, **told)
+    return loss_by_timestep(
+        pipeline.network, pipeline.config, images, tokens=text.tokens, mask=text.mask
+    )
 
 
 def _distances(

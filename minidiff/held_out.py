@@ -1,20 +1,23 @@
-"""The loss on pictures that were held out: the trainer and `minidiff evaluate` take the same."""
+"""What was held out from training: the loss on it, and a choice of the glyphs to judge by."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from minidiff.denoisers import NetworkDenoiser
+from minidiff.glyphs import Glyph, GlyphDataset, render, to_float
 from minidiff.inputs import plain_torch
 from minidiff.model import ModelConfig
 from minidiff.samplers import seeded_generator
 from minidiff.schedules import whole_number
 
-__all__ = ["HELD_OUT", "chosen", "loss_by_timestep"]
+__all__ = ["HELD_OUT", "HeldOut", "chosen", "loss_by_timestep"]
 
 HELD_OUT = 512  #: pictures that the loss is the mean of, or all if there are fewer
-LOSS_NOISE = 3  # see the purposes of random numbers in batches.py
+LOSS_NOISE, HELD_OUT_CHOICE = 3, 4  # see the purposes of random numbers in batches.py
 
 
 def chosen(total: int) -> Tensor:
@@ -28,7 +31,7 @@ def chosen(total: int) -> Tensor:
 @plain_torch()
 @torch.inference_mode()
 def loss_by_timestep(
-    network: nn.Module, config: ModelConfig, images: Tensor, *, bins: int = 8, **condition: Tensor
+    network: nn.Module, config: ModelConfig, images: Tensor, *, bins: int = 8, **condition: Any
 ) -> dict[str, float]:
     """The training loss at timesteps t = T/16, 3T/16, …, with the same noise every time.
 
@@ -65,3 +68,37 @@ def loss_by_timestep(
     finally:
         network.train(mode)
     return {**result, "mean": round(sum(result.values()) / bins, 5)}
+
+
+class HeldOut:
+    """A fixed choice of held-out characters, their texts and pictures.
+
+    Args:
+        count: how many, 1 to 1034.
+
+    Raises:
+        ValueError: for another count.
+
+    Attributes:
+        rows: (count,) their places in the test split.
+        glyphs: `minidiff.glyphs.Glyph` of each.
+        texts: their definitions.
+        images: (count, 1, 64, 64) in [-1, 1].
+    """
+
+    @plain_torch()
+    def __init__(self, count: int) -> None:
+        dataset = GlyphDataset(64, "test")
+        if not 1 <= whole_number("count", count) <= len(dataset):
+            raise ValueError(f"count must be from 1 to {len(dataset)}, got {count}")
+        # A random choice, always the same: in order of code points the first are all rare ones.
+        choice = seeded_generator(0, HELD_OUT_CHOICE)
+        order = torch.randperm(len(dataset), generator=choice)
+        self.rows = order[:count]
+        self.glyphs: list[Glyph] = [dataset.glyphs[i] for i in self.rows.tolist()]
+        self.texts = [glyph.definition for glyph in self.glyphs]
+        self.images = to_float(dataset.images[self.rows])
+
+    def in_font(self, font: Any) -> Tensor:
+        """(count, 1, 64, 64) in [-1, 1], drawn with the font of this file."""
+        return to_float(render([g.char for g in self.glyphs], 64, font)).unsqueeze(1)

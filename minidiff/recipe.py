@@ -146,7 +146,8 @@ class TrainingConfig:
         if values.get("text_encoder") is False:  # TOML has no None
             values["text_encoder"] = None
             name = next((n for n in NETWORKS if n in values), "unet")
-            values[name] = {**values.get(name, {}), "text_dim": None}
+            if "text_dim" in _settings(NETWORKS[name][1]):
+                values[name] = {**values.get(name, {}), "text_dim": None}
         for name, table in values.items():
             if isinstance(table, dict) and isinstance(overrides.get(name), dict):
                 overrides[name] = {**table, **overrides[name]}
@@ -160,11 +161,10 @@ class TrainingConfig:
         """
         if not isinstance(values, dict):
             raise ValueError(f"a recipe must be a table of settings, got {values!r}")
-        known = [f.name for f in dataclasses.fields(cls)]
         tables = {n: v for n, v in values.items() if n in NETWORKS or isinstance(v, dict)}
         tables.pop("network", None)
         plain = {n: v for n, v in values.items() if n not in tables}
-        _check_names(plain, known)
+        _check_names(plain, _settings(cls))
         if tables:
             name = registered(tables, NETWORKS, "network")
             plain["network"] = _network(name, tables[name])
@@ -172,8 +172,8 @@ class TrainingConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The way back: plain values, the network under its name: {"unet": {…}, …}."""
-        rest = [f.name for f in dataclasses.fields(self) if f.name != "network"]
         network = {describe(self.network).name: dataclasses.asdict(self.network)}
+        rest = [name for name in _settings(type(self)) if name != "network"]
         return {**network, **{name: getattr(self, name) for name in rest}}
 
     def model_for(self, images: Tensor) -> ModelConfig:
@@ -211,9 +211,13 @@ def _network(name: str, table: Any) -> Any:
         return table
     if not isinstance(table, dict):
         raise ValueError(f"{name} must be a table of settings, got {table!r}")
-    _check_names(table, [f.name for f in dataclasses.fields(kind)])
+    _check_names(table, _settings(kind))
     usual = TrainingConfig().network
     return dataclasses.replace(usual, **table) if type(usual) is kind else kind(**table)
+
+
+def _settings(kind: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
 
 
 def _check_names(given: dict[str, Any], known: list[str]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,6 @@ from minidiff import run_folder, storage
 from minidiff.inputs import is_folder
 from minidiff.model import ModelConfig, load_model, load_weights, model_info
 from minidiff.recipe import TrainingConfig
-
-if TYPE_CHECKING:
-    from minidiff.training import Trainer
 
 __all__ = ["Beginning", "checkpoint"]
 
@@ -94,8 +91,11 @@ class Beginning:
                 f"pictures {model.space}. Use the same pictures"
             )
 
-    def take_up(self, trainer: Trainer) -> None:
+    def take_up(self, trainer: Any) -> None:
         """Give a trainer the weights, and all else that is known, to begin with.
+
+        Args:
+            trainer: a `minidiff.training.Trainer`, complete but for these.
 
         Raises:
             ValueError: for a model to start from with another text encoder.
@@ -107,7 +107,7 @@ class Beginning:
         elif self.start is not None:
             self._start(trainer)
 
-    def _start(self, trainer: Trainer) -> None:
+    def _start(self, trainer: Any) -> None:
         """The averaged weights of an earlier model, and where they come from."""
         network, config, record = self.earlier
         theirs, ours = config.text_fingerprint, trainer.model_config.text_fingerprint
@@ -125,7 +125,7 @@ class Beginning:
         stage["weights_sha256"] = storage.read_info(self.start)["files"]["model.safetensors"]
         trainer.stages = [*record.get("stages", []), stage]
 
-    def _go_on(self, trainer: Trainer) -> None:
+    def _go_on(self, trainer: Any) -> None:
         newest, info = self.newest, self.info
         fingerprint = info["model"]["text_fingerprint"]
         if fingerprint != trainer.model_config.text_fingerprint:
@@ -149,9 +149,7 @@ class Beginning:
             scaler.load_state_dict(info["scaler"])
 
 
-def checkpoint(
-    trainer: Trainer, losses: Tensor
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+def checkpoint(trainer: Any, losses: Tensor) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """All that a resumed run needs: tensors by file, and what goes into config.json."""
     files = {
         "model.safetensors": trainer.averaged.state_dict(),

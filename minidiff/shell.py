@@ -99,9 +99,9 @@ def told_to_go_on(*words: str) -> Iterator[None]:
         yield
     except (OSError, TrainingStopped) as error:
         launch = ["accelerate", "launch", "-m"] if "LOCAL_RANK" in os.environ else []
-        command = _command(*launch, "minidiff", *words)
+        again = command(*launch, "minidiff", *words)
         error.args = tuple(
-            part.replace(RESUME, command) if isinstance(part, str) else part for part in error.args
+            part.replace(RESUME, again) if isinstance(part, str) else part for part in error.args
         )
         raise
 
@@ -114,7 +114,7 @@ def example(prompt: str | None, output: Path) -> str:
             prompt = textwrap.shorten(prompt, 80, placeholder="") or prompt[:80]
         # behind "--" it is not taken for an option
         words = [*words, "--", prompt] if prompt.startswith("-") else [prompt, *words]
-    return _command("minidiff", "sample", *words)
+    return command("minidiff", "sample", *words)
 
 
 def as_path(path: Path) -> str:
@@ -132,7 +132,7 @@ def cleaned(prompt: str) -> str:
     return " ".join("".join(shown).split())
 
 
-def _command(*words: str) -> str:
+def command(*words: str) -> str:
     """The words as one line for the shell that is usual here."""
     return " ".join(_quoted_for_windows(w) if os.name == "nt" else _quoted(w) for w in words)
 

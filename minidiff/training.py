@@ -10,7 +10,6 @@ rate follow the clock).
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import math
@@ -19,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,7 @@ class Trainer:
                     f"batch_size {config.batch_size} cannot be shared evenly by "
                     f"{self.accelerator.num_processes} processes: make it a multiple of that"
                 )
-            self._lock = contextlib.nullcontext()
-            if self.is_main:
-                self._lock = run_folder.RunLock(self.folder)
+            self._lock = run_folder.RunLock(self.folder) if self.is_main else nullcontext()
             self._begun = resume
             with self._lock:
                 if not resume:

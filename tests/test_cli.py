@@ -21,7 +21,7 @@ from PIL import Image
 
 import minidiff
 from helpers import MINILM, Result, awake, log_of, names, run_python
-from minidiff import cli, evaluation, plots
+from minidiff import cli, cli_train, evaluation, plots, shell
 from minidiff.model import ModelConfig, load_model, save_model
 from minidiff.pipeline import Pipeline
 from minidiff.samplers import SAMPLERS
@@ -758,7 +758,7 @@ def test_train_interrupted_can_go_on(
 
 def test_overrides_win_over_the_recipe(recipe: Path) -> None:
     overrides = {"steps": 7, "batch_size": 2, "learning_rate": None, "seed": 5}
-    config = cli._config(str(recipe), None, overrides)
+    config = cli_train.config_of(str(recipe), None, overrides)
     assert (config.steps, config.batch_size, config.seed) == (7, 2, 5)
     assert config.learning_rate == minidiff.TrainingConfig().learning_rate
     assert config.text_encoder is None and config.network.text_dim is None
@@ -855,7 +855,7 @@ def test_a_name_that_a_shipped_model_has_is_told_from_it(
     arguments = ("train", "--recipe", recipe, "--data", data, "--output", "glyph64")
     assert f"--model .{os.sep}glyph64\n" in run(*arguments).out
     result = run(*arguments)
-    go_on = cli._command("minidiff", "train", "--resume", "--output", f".{os.sep}glyph64")
+    go_on = shell.command("minidiff", "train", "--resume", "--output", f".{os.sep}glyph64")
     assert is_one_line(result) and go_on in result.err
 
 
@@ -874,7 +874,7 @@ def test_a_name_that_a_shipped_model_has_is_told_from_it(
     ],
 )
 def test_the_example_is_one_that_can_be_pasted(prompt: str | None, line: str) -> None:
-    assert cli._example(prompt, Path("run")) == line
+    assert shell.example(prompt, Path("run")) == line
 
 
 @pytest.mark.parametrize(
@@ -891,7 +891,7 @@ def test_the_example_is_one_that_can_be_pasted(prompt: str | None, line: str) ->
     ],
 )
 def test_words_quoted_for_windows(word: str, line: str) -> None:
-    assert cli._quoted_for_windows(word) == line
+    assert shell._quoted_for_windows(word) == line
 
 
 def test_captions_are_cleaned_for_the_example(
@@ -900,12 +900,12 @@ def test_captions_are_cleaned_for_the_example(
     recipe.write_text(RECIPE.replace("text_encoder = false", ""), encoding="utf-8")
     rows = 'file_name,text\n0.png,\n1.png,"a red\r\ncar\x1c \x07at night"\n2.png,-dash\n'
     (data / "metadata.csv").write_text(rows, encoding="utf-8", newline="")
-    monkeypatch.setattr(cli.SampleGrids, "draw", lambda self, _: seen.append(self.prompts))
+    monkeypatch.setattr(cli_train.SampleGrids, "draw", lambda self, _: seen.append(self.prompts))
     seen: list[Any] = []
     result = run("train", "--recipe", recipe, "--data", data, "--output", "run")
     assert result.status == 0, result.err
     assert seen == [["a red car at night", "-dash"]]
-    assert result.out.endswith(cli._example("a red car at night", Path("run")) + "\n")
+    assert result.out.endswith(shell.example("a red car at night", Path("run")) + "\n")
 
 
 @pytest.mark.parametrize("error", [RuntimeError, OSError, MemoryError, TypeError, KeyError])
@@ -1039,10 +1039,10 @@ def test_a_start_brings_its_own_settings(run: Run, here: Path, recipe: Path, dat
         "seed": 1, "steps": 2,
     }  # fmt: skip
     plain = save_tiny(here / "plain", text=False)  # it has no record of how it came about
-    config = cli._config(None, None, {"steps": 5}, plain)
+    config = cli_train.config_of(None, None, {"steps": 5}, plain)
     assert config.network == load_model(plain)[1].network and config.image_size == 16
     assert config.text_encoder is None and config.steps == 5
-    config = cli._config(None, None, {}, Path(cli.__file__).parent / "models" / "glyph64")
+    config = cli_train.config_of(None, None, {}, Path(cli.__file__).parent / "models" / "glyph64")
     assert config.sample_every == 500 and config.time_limit is None
 
 

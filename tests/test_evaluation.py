@@ -21,7 +21,7 @@ from helpers import odd_defaults
 from minidiff import evaluation
 from minidiff.evaluation import FORMS, WANTED, Form, evaluate, shows
 from minidiff.glyphs import GlyphDataset, load_glyphs, to_float
-from minidiff.held_out import HELD_OUT, chosen
+from minidiff.held_out import HELD_OUT, HeldOut, chosen
 from minidiff.model import ModelConfig, load_model
 from minidiff.pipeline import Pipeline, load
 from minidiff.recogniser import load_recogniser
@@ -237,9 +237,9 @@ def test_arguments_that_are_none() -> None:
             "list of texts, got the text 'gold'",
         ),
         (lambda: evaluation.draw(pipeline, []), ValueError, "no texts"),
-        (lambda: evaluation.HeldOut(1035), ValueError, "count must be from 1 to 1034, got 1035"),
-        (lambda: evaluation.HeldOut(0), ValueError, "count must be from 1 to 1034, got 0"),
-        (lambda: evaluation.HeldOut("9"), ValueError, "count must be a whole number, got '9'"),  # type: ignore[arg-type]
+        (lambda: HeldOut(1035), ValueError, "count must be from 1 to 1034, got 1035"),
+        (lambda: HeldOut(0), ValueError, "count must be from 1 to 1034, got 0"),
+        (lambda: HeldOut("9"), ValueError, "count must be a whole number, got '9'"),  # type: ignore[arg-type]
         (lambda: shows(recogniser, torch.ones(1, 1, 64, 64), "car"), ValueError, "'car'.*gold"),
         (lambda: shows(recogniser, torch.ones(1, 1, 64, 64).long(), "gold"), TypeError, "int64"),
     ]

@@ -43,7 +43,7 @@ def folder(network: UNet, tmp_path: Path) -> Path:
     return folder
 
 
-def same_weights(a: UNet, b: UNet, dtype: torch.dtype = torch.float32) -> bool:
+def same_weights(a: nn.Module, b: nn.Module, dtype: torch.dtype = torch.float32) -> bool:
     left, right = a.state_dict(), b.state_dict()
     assert left.keys() == right.keys()
     return all(torch.equal(left[name].to(dtype), right[name].to(dtype)) for name in left)
@@ -159,7 +159,7 @@ def test_the_layout_of_the_json_does_not_matter(folder: Path) -> None:
     [
         ({"network": None}, r"network must be the config of a known one \(unet\), got None"),
         ({"space": "pixels"}, "space must be one of pixels, got 'pixels'"),
-        ({"shift": 0.0}, "shift must be above 0"),
+        ({"shift": 0.0}, "shift must be from .*got 0.0"),
         ({"image_size": "64"}, "image_size must be a whole number, got '64'"),
         ({"image_size": 0}, "image_size must be a multiple of 1 .*got 0"),
         ({"network": dataclasses.replace(SHAPE, stem=3)}, "image_size must be a multiple of 3"),
@@ -267,8 +267,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "unknown network 'dit'", "known are unet",
     ),
     "an unknown space": (
-        lambda f: edit(f, lambda i: i["model"].update(latents=i["model"].pop("pixels")), rehash=True),
-        "unknown space .*'latents'", "known are pixels",
+        lambda f: edit(f, lambda i: i["model"].update(code=i["model"].pop("pixels")), rehash=True),
+        "unknown space .*'code'", "known are pixels",
     ),
     "another prediction": (
         lambda f: edit(f, lambda i: i["model"].update(prediction_type="v")), "edited", "copy",

@@ -86,7 +86,7 @@ def test_one_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
     Trainer(recipe, Pictures(), tmp_path / "run").run()
     del NETWORKS["tiny"]
     try:
-        with pytest.raises(ValueError, match="unknown network 'tiny'.*: known are unet"):
+        with pytest.raises(ValueError, match=r"unknown network 'tiny'.*: known are unet"):
             minidiff.load(tmp_path / "run")
         with pytest.raises(ValueError, match=r"config of a known one \(unet\), got TinyConfig"):
             ModelConfig(TinyConfig(), 8)

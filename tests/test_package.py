@@ -22,9 +22,10 @@ from helpers import ROOT, printed_by
 PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
-    "toys", "schedules", "glyphs", "inputs", "datasets", "denoisers", "samplers", "unet", "text",
-    "texts", "checkpoints", "held_out", "recipe", "endings", "devices", "run_folder", "training",
-    "pipeline", "recogniser", "metrics", "evaluation", "report", "plots", "cli",
+    "schedules", "denoisers", "samplers", "unet", "toys", "inputs", "storage", "cache", "glyphs",
+    "datasets", "text", "texts", "networks", "spaces", "model", "recipe", "endings", "run_folder",
+    "shelf", "held_out", "batches", "resume", "devices", "training", "pipeline", "recogniser",
+    "metrics", "evaluation", "report", "plots", "shell", "cli_train", "cli",
 ]  # fmt: skip
 
 
@@ -114,14 +115,24 @@ def test_every_arrow_points_up_the_table() -> None:
 
 
 def test_training_knows_neither_plots_nor_pipeline() -> None:
-    assert not set(imported(PACKAGE / "training.py")) & {"plots", "pipeline", "cli"}
-    assert set(imported(PACKAGE / "training.py")) >= {"checkpoints", "denoisers", "unet"}
+    assert not set(imported(PACKAGE / "training.py")) & {"plots", "pipeline", "cli", "unet"}
+    assert set(imported(PACKAGE / "training.py")) >= {"batches", "denoisers", "networks"}
+
+
+def test_only_the_registry_and_the_default_recipe_name_a_network() -> None:
+    named = {path.stem for path in modules() if "unet" in imported(path)}
+    assert named - {"__init__"} == {"networks", "recipe"}
 
 
 def test_importing_finds_what_is_there() -> None:
     """The helper above sees all forms of import that the package uses."""
-    assert set(imported(PACKAGE / "pipeline.py")) >= {"samplers", "checkpoints", "text", "unet"}
-    assert set(imported(PACKAGE / "cli.py")) >= {"", "plots", "pipeline", "training", "glyphs"}
+    assert set(imported(PACKAGE / "pipeline.py")) >= {"samplers", "model", "text", "shelf"}
+    assert set(imported(PACKAGE / "cli.py")) >= {"", "plots", "pipeline", "training", "report"}
+
+
+def test_no_room_is_too_large_to_read() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path.name
 
 
 # ------------------------------------------------------------------------------- no pickle

@@ -23,6 +23,8 @@ from faults import crashes, tiny
 from faults.frame import Outcome, Tally, attempt, in_child, new_folder
 from helpers import names, small_disk
 from minidiff import datasets, glyphs, plots, recogniser, storage, text
+from minidiff.cache import cache_dir
+from minidiff.model import load_model
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints, latest_checkpoint
 
@@ -143,11 +145,11 @@ def damaged_files(tally: Tally, short: bool) -> None:
 def damaged_models(tally: Tally, short: bool, folder: Path) -> None:
     model, reader = folder / "model", folder / "recogniser"
     tiny.save_tiny_model(model)
-    right = list(model.load_model(model)[0].parameters())
+    right = list(load_model(model)[0].parameters())
     recogniser.save_recogniser(recogniser.Recogniser(("金",)), {}, reader)
 
     def load() -> None:
-        found = model.load_model(model)[0].parameters()
+        found = load_model(model)[0].parameters()
         assert all(map(torch.equal, found, right))
 
     for path in sorted(model.iterdir()):
@@ -216,7 +218,7 @@ def damaged_caches(tally: Tally, short: bool, folder: Path) -> None:
 
 def small_glyphs(_: Path) -> torch.Tensor:
     """As `glyphs.glyph_images` goes about it, for one character."""
-    path = glyphs.cache_dir() / "glyphs.safetensors"
+    path = cache_dir() / "glyphs.safetensors"
     images = glyphs._read_cache(path, (1, 16, 16))
     if images is None:
         images = glyphs.render("金", 16)
@@ -312,8 +314,8 @@ def targets(folder: Path) -> Iterator[tuple[str, Path, Callable[[], Any]]]:
     model, run, cache = folder / "model", folder / "run", folder / "cache"
     tiny.save_tiny_model(model)
     for name in names(model):
-        yield "model", model / name, lambda: model.load_model(model)
-    yield "beside a model", model / "pytorch_model.bin", lambda: model.load_model(model)
+        yield "model", model / name, lambda: load_model(model)
+    yield "beside a model", model / "pytorch_model.bin", lambda: load_model(model)
     assert in_child(lambda: tiny.train_to(run, 2)).kind == "returned"
     newest = latest_checkpoint(run)
     assert newest is not None
@@ -392,7 +394,7 @@ def train_at_home(variable: str, place: str, temporary: Path) -> None:
         warnings.simplefilter("always")
         first = tiny.few_glyphs()
         assert torch.equal(glyphs.glyph_images(16), first)
-        tiny.few_texts(glyphs.cache_dir())
+        tiny.few_texts(cache_dir())
         tiny.train(temporary / "run")
     said = [str(notice.message) for notice in noticed if "cache folder" in str(notice.message)]
     assert len(said) == 1 and place in said[0] and "MINIDIFF_CACHE" in said[0], said

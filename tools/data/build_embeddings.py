@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from minidiff.figures.words import EMBEDDINGS, definitions, digest, pooled
-from minidiff.glyphs import GlyphDataset, cache_dir
+from minidiff.cache import cache_dir
+from minidiff.glyphs import GlyphDataset
 from minidiff.samplers import seeded_generator
 from minidiff.storage import write_folder
 from minidiff.text import TextEncoder

@@ -24,7 +24,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minidiff.evaluation import TEXT, TEXT_YARDSTICKS
-from minidiff.glyphs import GlyphDataset, cache_dir
+from minidiff.cache import cache_dir
+from minidiff.glyphs import GlyphDataset
 from minidiff.recogniser import RADICALS
 from minidiff.storage import write_folder
 from minidiff.text import TextEncoder

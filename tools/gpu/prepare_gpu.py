@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 
-from minidiff.cli import SAMPLE_PROMPTS
+from minidiff.cli_train import SAMPLE_PROMPTS
 from minidiff.glyphs import load_glyphs, prompts_of
 from minidiff.text import COPY, MINILM_SHA256, TextEncoder, _locate
 
