@@ -131,9 +131,8 @@ def evaluate(
     total = (form.definitions * (1 + form.with_guidance) + form.per_prompt * len(WANTED)) * text
     nothing = [""] * (form.without_text if text else form.without_text or form.definitions)
     total += len(nothing)
-    with tqdm(
-        total=total, unit=" glyphs", desc="Drawing", disable=not progress, leave=False
-    ) as bar:
+    bar = tqdm(total=total, unit=" glyphs", desc="Drawing", disable=not progress, leave=False)
+    with bar:
         sets = {}
         if nothing:
             sets["without text"] = draw(pipeline, nothing, seed, bar, guidance_scale=1.0)
