@@ -9,7 +9,6 @@ tokens (cross-attention), and the mean of the tokens is added to the timestep em
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 
 __all__ = ["Attention", "UNet", "UNetConfig", "timestep_embedding"]
 
-
 LARGEST = 65_536  # of any size: beyond, torch could not count the weights
 
 
@@ -29,7 +27,7 @@ class UNetConfig:
     """The shape of a `UNet`.
 
     Attributes:
-        in_channels: channels of the picture; 1 for grey.
+        in_channels: channels of the data, and so of x_t; 1 for grey.
         channels: width of each level, from the full size down; the size halves between levels.
         blocks: residual blocks a level on the way down (one more on the way up).
         attention: for each level, whether its blocks are followed by attention. The middle always
@@ -39,10 +37,11 @@ class UNetConfig:
             The network then works on a picture stem times smaller: much cheaper, a little coarser.
         text_dim: width d of the text's tokens, or None for a network without text.
         pooled_text: also add the mean of the tokens to the timestep embedding.
+        out_channels: channels of the answer, or None for as many as in_channels.
+        condition_channels: channels of a picture laid beside x_t, such as a small one to enlarge.
 
     Raises:
-        ValueError: for a value of another type, and for sizes that are out of range or do not fit
-            together, naming them.
+        ValueError: for values of another type, out of range or that do not fit together, by name.
     """
 
     in_channels: int = 1
@@ -53,43 +52,38 @@ class UNetConfig:
     stem: int = 1
     text_dim: int | None = 384
     pooled_text: bool = True
+    out_channels: int | None = None
+    condition_channels: int = 0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            given = getattr(self, field.name)
+        for name, given in dict(vars(self)).items():
             value = _plain(given)
-            if field.name in ("channels", "attention"):
+            if name in ("channels", "attention"):
                 if not isinstance(value, list | tuple):
-                    raise ValueError(
-                        f"{field.name} must be a list with one entry a level, got {given!r}"
-                    )
+                    raise ValueError(f"{name} must be a list with one entry a level, got {value!r}")
                 value = tuple(map(_plain, value))
-            object.__setattr__(self, field.name, value)
+            object.__setattr__(self, name, value)
         if len(self.channels) != len(self.attention) or not self.channels:
             raise ValueError(
                 "channels and attention need one entry a level, "
                 f"got {self.channels} and {self.attention}"
             )
-        for name, yes in [
-            ("pooled_text", self.pooled_text),
-            *(("attention", a) for a in self.attention),
-        ]:
-            if type(yes) is not bool:
-                raise ValueError(f"{name} must be true or false, got {yes!r}")
-        sizes = [(name, getattr(self, name)) for name in ("in_channels", "blocks", "stem")]
-        sizes += [("head_dim", self.head_dim), *(("channels", c) for c in self.channels)]
-        if self.text_dim is not None:
-            sizes.append(("text_dim", self.text_dim))
-        for name, size in sizes:
-            if type(size) is not int or not 1 <= size <= LARGEST:
-                raise ValueError(
-                    f"{name} must be a whole number from 1 to {LARGEST:,}, got {size!r}"
-                )
-        wrong = [c for c in self.channels if c % self.head_dim]
-        if wrong:
-            raise ValueError(
-                f"channels must be multiples of head_dim={self.head_dim}, got {wrong[0]}"
-            )
+        flags = [("pooled_text", self.pooled_text), *(("attention", a) for a in self.attention)]
+        for name, flag in flags:
+            if type(flag) is not bool:
+                raise ValueError(f"{name} must be true or false, got {flag!r}")
+        names = ("in_channels", "out_channels", "condition_channels", "text_dim")
+        sizes = [(name, getattr(self, name)) for name in (*names, "blocks", "head_dim", "stem")]
+        for name, size in [*sizes, *(("channels", c) for c in self.channels)]:
+            if size is None and name in ("out_channels", "text_dim"):
+                continue
+            least = 0 if name == "condition_channels" else 1
+            if type(size) is not int or not least <= size <= LARGEST:
+                span = f"from {least} to {LARGEST:,}"
+                raise ValueError(f"{name} must be a whole number {span}, got {size!r}")
+        for c in self.channels:
+            if c % self.head_dim:
+                raise ValueError(f"channels must be multiples of head_dim={self.head_dim}, got {c}")
         if self.channels[0] % 2:  # half of it for the sines of t, half for the cosines
             raise ValueError(f"the first of channels must be even, got {self.channels[0]}")
 
@@ -140,6 +134,11 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
+def _silu(x: Tensor) -> Tensor:
+    """In place, but not while learning: autograd would first copy what it overwrites."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 class ResBlock(nn.Module):
     """Two convolutions around a shortcut; the embedding is added between them.
 
@@ -153,16 +152,13 @@ class ResBlock(nn.Module):
         self.embed = nn.Linear(embedding, out_channels)
         self.norm2 = _norm(out_channels)
         self.conv2 = _zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
-        self.shortcut = (
-            nn.Identity()
-            if in_channels == out_channels
-            else nn.Conv2d(in_channels, out_channels, 1)
-        )
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x), inplace=True))
+        h = self.conv1(_silu(self.norm1(x)))
         h = h + self.embed(embedding)[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h), inplace=True))
+        h = self.conv2(_silu(self.norm2(h)))
         return self.shortcut(x) + h
 
 
@@ -228,7 +224,7 @@ class Stage(nn.Module):
     ) -> None:
         super().__init__()
         self.block = ResBlock(in_channels, out_channels, embedding)
-        text = None if config.text_dim is None else _text_width(config)
+        text = None if config.text_dim is None else config.channels[-1]
         self.attention = TransformerBlock(out_channels, text, config.head_dim) if attend else None
 
     def forward(
@@ -236,11 +232,6 @@ class Stage(nn.Module):
     ) -> Tensor:
         x = self.block(x, embedding)
         return x if self.attention is None else self.attention(x, text, mask)
-
-
-def _text_width(config: UNetConfig) -> int:
-    """Tokens are brought to the width of the deepest level once, not in every attention block."""
-    return config.channels[-1]
 
 
 class UNet(nn.Module):
@@ -254,19 +245,20 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         widths, embedding = config.channels, config.channels[-1]
-        pixels = config.in_channels * config.stem**2
-
+        pixels = config.stem**2  # each of them that many channels behind the stem
+        channels_in = pixels * (config.in_channels + config.condition_channels)
+        channels_out = pixels * (config.out_channels or config.in_channels)
         self.time = nn.Sequential(
             nn.Linear(widths[0], embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
         if config.text_dim is not None:
-            text = _text_width(config)
+            text = widths[-1]  # brought to that width once, not in every attention block
             self.text = nn.Sequential(nn.Linear(config.text_dim, text), nn.LayerNorm(text))
             self.no_text = nn.Parameter(torch.randn(1, 1, text) * 0.02)
             if config.pooled_text:
                 self.pooled = nn.Linear(text, embedding)
 
-        self.conv_in = nn.Conv2d(pixels, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(channels_in, widths[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         width, skips = widths[0], [widths[0]]
         for level, out in enumerate(widths):
@@ -293,13 +285,17 @@ class UNet(nn.Module):
             self.up.append(stages)
             if level > 0:
                 self.grow.append(nn.ConvTranspose2d(width, width, 2, stride=2))
-
         self.norm_out = _norm(width)
-        self.conv_out = _zero(nn.Conv2d(width, pixels, 3, padding=1))
+        self.conv_out = _zero(nn.Conv2d(width, channels_out, 3, padding=1))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
-        self, x: Tensor, t: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+        picture: Tensor | None = None,
     ) -> Tensor:
         """What the network says to x_t; what that means is for `NetworkDenoiser` to know.
 
@@ -308,15 +304,15 @@ class UNet(nn.Module):
             t: (B,) timesteps in 1 … T.
             tokens: (B, n, d) text, (1, n, d) for one that all pictures have, or None for "no text".
             mask: (B, n) or (1, n) as the tokens, True where a token is real, or None if all are.
+            picture: (B or 1, `config.condition_channels`, H, W), laid beside x_t.
 
         Returns:
-            (B, C, H, W).
+            (B, C, H, W), with C = `config.out_channels` where that is given.
 
         Raises:
-            ValueError: for pictures of a size, tokens of a number or width, or a mask, that it
-                cannot read.
+            ValueError: for pictures, tokens or a mask of a shape that it cannot read.
         """
-        self._check_size(x)
+        x = self._beside(x, picture)
         embedding = self.time(timestep_embedding(t, self.config.channels[0]).to(x.dtype))
         text = attendable = None
         if self.config.text_dim is not None:
@@ -347,7 +343,7 @@ class UNet(nn.Module):
             if level < len(self.grow):
                 h = self.grow[level](h)
 
-        h = self.conv_out(F.silu(self.norm_out(h)))
+        h = self.conv_out(_silu(self.norm_out(h)))
         h = F.pixel_shuffle(h, self.config.stem) if self.config.stem > 1 else h
         return h.contiguous()
 
@@ -379,15 +375,26 @@ class UNet(nn.Module):
         text = self.text(tokens.to(first.dtype)).expand(batch, -1, -1)
         return torch.cat([first, text], 1), torch.cat([ones, mask.expand(batch, -1)], 1)
 
-    def _check_size(self, x: Tensor) -> None:
-        multiple = self.config.multiple
-        if x.ndim != 4 or x.shape[1] != self.config.in_channels:
+    def _beside(self, x: Tensor, picture: Tensor | None) -> Tensor:
+        """x_t and the picture beside it, if the network has one, as channels of one tensor."""
+        config, multiple = self.config, self.config.multiple
+        if x.ndim != 4 or x.shape[1] != config.in_channels:
             raise ValueError(
-                f"expected pictures of shape (B, {self.config.in_channels}, H, W), "
-                f"got {tuple(x.shape)}"
+                f"expected pictures of shape (B, {config.in_channels}, H, W), got {tuple(x.shape)}"
             )
         if x.shape[2] % multiple or x.shape[3] % multiple:
             raise ValueError(
-                f"height and width must be multiples of {multiple} (stem {self.config.stem}, "
-                f"halved {len(self.config.channels) - 1} times), got {x.shape[2]} × {x.shape[3]}"
+                f"height and width must be multiples of {multiple} (stem {config.stem}, "
+                f"halved {len(config.channels) - 1} times), got {x.shape[2]} × {x.shape[3]}"
             )
+        channels = config.condition_channels
+        given = None if picture is None else tuple(picture.shape)
+        fits = [(n, channels, *x.shape[2:]) for n in (len(x), 1)] if channels else [None]
+        if given not in fits:
+            remedy = f"give one of shape {fits[0]} or {fits[-1]}" if channels else "leave it out"
+            raise ValueError(
+                f"picture of shape {given} does not fit condition_channels={channels}: {remedy}"
+            )
+        if picture is None:
+            return x
+        return torch.cat([x, picture.to(x.dtype).expand(len(x), -1, -1, -1)], dim=1)

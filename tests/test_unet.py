@@ -224,6 +224,64 @@ def test_the_embedding_survives_the_norm_after_it(channels: int) -> None:
         assert block.norm1.num_groups == 32
 
 
+# -------------------------------------------------------------------- a picture beside x_t
+
+
+@pytest.mark.parametrize("stem", [1, 2])
+def test_a_picture_beside_x_changes_the_answer(stem: int) -> None:
+    network = awake(dataclasses.replace(TEXT, condition_channels=2, stem=stem))
+    picture = noise(3, 2, 8, 8, seed=8)
+    y = network(X, T, TOKENS, picture=picture)
+    assert y.shape == X.shape  # in_channels are the data's alone
+    other = picture.clone()
+    other[1, 1] += 1  # only the second picture has another one beside it
+    changed = (network(X, T, TOKENS, picture=other) - y).abs().amax((1, 2, 3)) > 1e-4
+    assert changed.tolist() == [False, True, False]
+    one = network(X, T, TOKENS, picture=picture[:1])  # for all
+    assert close(one, network(X, T, TOKENS, picture=picture[:1].expand(3, -1, -1, -1)))
+
+
+@pytest.mark.parametrize(
+    "shape", [None, (3, 2, 8, 8), (2, 1, 8, 8), (3, 1, 4, 4), (1, 8, 8)], ids=str
+)
+def test_a_picture_beside_x_that_does_not_fit_is_refused(shape: tuple[int, ...] | None) -> None:
+    network = awake(dataclasses.replace(NO_TEXT, condition_channels=1))
+    picture = None if shape is None else torch.zeros(shape)
+    with pytest.raises(ValueError) as caught:
+        network(X, T, picture=picture)
+    assert f"picture of shape {shape} does not fit condition_channels=1" in str(caught.value)
+    assert "give one of shape (3, 1, 8, 8) or (1, 1, 8, 8)" in str(caught.value)
+
+
+def test_a_network_without_a_picture_beside_x_refuses_one(network: UNet) -> None:
+    with pytest.raises(ValueError, match=r"\(3, 1, 8, 8\) .*condition_channels=0: leave it out"):
+        network(X, T, TOKENS, picture=X)
+
+
+def test_the_answer_can_have_other_channels() -> None:
+    """Twice as many, say, where a variance is learned, too."""
+    for stem in (1, 2):
+        network = awake(dataclasses.replace(TEXT, out_channels=2, stem=stem))
+        assert network(X, T, TOKENS).shape == (3, 2, 8, 8)
+
+
+def test_configurations_from_before_there_was_a_picture_mean_the_same() -> None:
+    """As config.json of an older checkpoint has them; the weights come in the same order."""
+    old = dataclasses.asdict(TEXT)
+    del old["out_channels"], old["condition_channels"]
+    assert UNetConfig(**old) == TEXT
+    spelled = dataclasses.replace(TEXT, out_channels=1, condition_channels=0)
+    a, b = awake(TEXT).state_dict(), awake(spelled).state_dict()
+    assert list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_learning_or_not_the_answer_is_the_same(network: UNet) -> None:
+    """SiLU works in place only where no gradient is wanted."""
+    learning = network(X, T, TOKENS)
+    with torch.no_grad():
+        assert torch.equal(network(X, T, TOKENS), learning)
+
+
 # ------------------------------------------------------------------------------------ batch
 
 
@@ -307,6 +365,11 @@ def test_tokens_of_another_width_are_refused(network: UNet) -> None:
         ({"blocks": np.float64(2)}, "blocks must be a whole number"),
         ({"stem": -1}, "stem must be a whole number from 1 to 65,536, got -1"),
         ({"stem": 1.5}, "stem must be a whole number from 1 to 65,536, got 1.5"),
+        ({"out_channels": 0}, "out_channels must be a whole number from 1 to 65,536, got 0"),
+        ({"out_channels": "2"}, "out_channels must be a whole number from 1 to 65,536, got '2'"),
+        ({"condition_channels": -1}, "condition_channels must be a whole number from 0 to 65,536"),
+        ({"condition_channels": None}, "condition_channels must be .* from 0 to 65,536, got None"),
+        ({"condition_channels": True}, "condition_channels must be .* from 0 to 65,536, got True"),
         ({"text_dim": 0}, "text_dim must be a whole number from 1 to 65,536, got 0"),
         ({"text_dim": "384"}, "text_dim must be a whole number from 1 to 65,536, got '384'"),
     ],
