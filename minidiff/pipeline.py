@@ -186,15 +186,14 @@ class Pipeline:
 
         Raises:
             ValueError: for impossible values, naming them; also when the pictures would not fit
-                into memory, and for a prompt to a model without text. Like all errors it is raised
-                by the call itself, before the text encoder is loaded and anything is drawn.
+                into memory, and for a prompt to a model without text. All errors are raised by the
+                call itself, before anything is drawn.
             TypeError: for a prompt that is no text, a generator that is none, or an option that the
                 sampler does not have.
 
         Warns:
             UserWarning: when the text encoder can make nothing of a prompt, or does not read it to
-                its end, or when a prompt or negative prompt has no effect; it is drawn all the
-                same.
+                its end, or when a text has no effect; it is drawn all the same.
         """
         prompts = self._checked_prompts(prompt, negative_prompt)
         images = whole_number("num_images_per_prompt", num_images_per_prompt)
@@ -238,12 +237,7 @@ class Pipeline:
         return Frames(count, iter(bar), self.space)
 
     def __call__(self, prompt: str | Sequence[str], **settings: Any) -> Tensor:
-        """The pictures at the end of `steps`, which takes the same arguments.
-
-        Returns:
-            (prompts × images, C, H, W) float32 on the CPU in [-1, 1], white = +1; the pictures of
-            the first prompt come first.
-        """
+        """The pictures at the end of `steps`, which takes the same arguments: (N, C, H, W)."""
         for frame in self.steps(prompt, **settings):
             last = frame
         return last.images

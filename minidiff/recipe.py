@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
+from minidiff.encoder_files import ENCODERS
 from minidiff.inputs import as_path, check_settings, is_file, warn_of_namesake
 from minidiff.model import ModelConfig, check_network
 from minidiff.networks import NETWORKS, describe, registered
 from minidiff.spaces import Pixels
-from minidiff.text import ENCODERS
 from minidiff.unet import UNetConfig
 
 __all__ = ["TrainingConfig"]

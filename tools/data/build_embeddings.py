@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.figures.words import EMBEDDINGS, definitions, digest, pooled
 from minidiff.cache import cache_dir
+from minidiff.figures.words import EMBEDDINGS, definitions, digest, pooled
 from minidiff.glyphs import GlyphDataset
 from minidiff.samplers import seeded_generator
 from minidiff.storage import write_folder

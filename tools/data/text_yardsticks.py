@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from minidiff.evaluation import TEXT, TEXT_YARDSTICKS
 from minidiff.cache import cache_dir
+from minidiff.evaluation import TEXT, TEXT_YARDSTICKS
 from minidiff.glyphs import GlyphDataset
 from minidiff.recogniser import RADICALS
 from minidiff.storage import write_folder

