@@ -224,6 +224,24 @@ class TextEncoder:
         pairs = zip(prompts, encoded["input_ids"], strict=True)
         return [ids if prompt.strip() else [] for prompt, ids in pairs]
 
+    def token_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token numbers of each prompt, at most max_tokens; none for a blank prompt."""
+        return self._token_ids(prompts)
+
+    def tokens(self, prompt: str) -> list[str]:
+        """The n tokens of a prompt as text, the encoder's own marks among them."""
+        (ids,) = self.token_ids([prompt])
+        return [str(token) for token in self._tokenizer.convert_ids_to_tokens(ids)]
+
+    def table_rows(self, prompt: str) -> Tensor:
+        """(n, d): each token's row in the encoder's table, before it looks at its neighbours.
+
+        On the CPU.
+        """
+        (ids,) = self.token_ids([prompt])
+        table: Tensor = self._model.get_input_embeddings().weight
+        return table[ids].detach().cpu()
+
     @torch.inference_mode()
     def _states(
         self, token_ids: Sequence[Sequence[int]], batch_size: int
