@@ -108,7 +108,7 @@ def test_joint_slice_marks_the_density_of_the_cut() -> None:
     assert set(figure.axes[2].lines[0].get_ydata()) == {1.0}
 
 
-def test_slices_bands_guesses_drawn() -> None:
+def test_slices_bands_guesses() -> None:
     figure = densities.slices(X, X, {"y = 1": 2 * X, "y = 2": 3 * X})
     drawable(figure)
     assert [axis.lines[0].get_ydata()[-1] for axis in figure.axes] == [2, 3]
@@ -121,11 +121,6 @@ def test_slices_bands_guesses_drawn() -> None:
     figure = densities.guesses(X, {"t = 1": {"one": X, "two": 2 * X}, "t = 2": {"one": X}})
     drawable(figure)
     assert figure.axes[0].lines[1].get_ydata()[-1] == 2
-    rows = {"a": {"u": (X, X), "v": (2 * X, X)}, "b": {"u": (X, X), "v": (X, X)}}
-    figure = densities.drawn(X, rows)
-    drawable(figure)
-    assert [axis.get_title() for axis in figure.axes] == ["u", "v", "", ""]
-    assert [axis.get_ylabel() for axis in figure.axes] == ["a", "", "b", ""]
 
 
 def test_the_player_has_the_landscape_of_the_chapter() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pytest
 import torch
 
 from minidiff.figures import BLUE, ORANGE
@@ -14,13 +13,6 @@ from minidiff.figures import sampling as draw_figure
 from minidiff.toys import ring, two_peaks
 
 matplotlib.use("Agg")
-
-
-def colour_of(artist: Any) -> str:
-    face = artist.get_facecolor() if hasattr(artist, "get_facecolor") else artist.get_color()
-    return str(
-        matplotlib.colors.to_hex(np.atleast_2d(face)[0] if not isinstance(face, str) else face)
-    )
 
 
 def offsets(axis: Any) -> list[np.ndarray]:
@@ -67,15 +59,6 @@ def test_paths_run_from_noise_at_the_left_to_data_at_the_right() -> None:
     assert all(axis.get_xlim() == (1000, 0) for axis in figure.axes)
 
 
-def test_histograms_show_every_moment_of_every_walk() -> None:
-    x = torch.linspace(-3, 3, 31)
-    drawn = {"ode": [torch.zeros(10), torch.ones(10)], "sde": [torch.zeros(10), torch.ones(10)]}
-    figure = draw_figure.histograms(drawn, x, torch.ones(2, 31), ["start", "end"])
-    assert [axis.get_title() for axis in figure.axes] == ["start", "end"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ode", "sde"]
-    assert all(len(axis.patches) == 2 for axis in figure.axes)
-
-
 def test_errors_are_logarithmic_on_both_axes() -> None:
     figure = draw_figure.errors({"a": [5, 10], "b": [10, 20]}, {"a": [0.1, 0.05], "b": [0.1, 0.02]})
     (axis,) = figure.axes
@@ -89,38 +72,3 @@ def test_slope_shows_density_logarithm_and_score() -> None:
     density, score = peaks.log_density(x[:, None]).exp(), peaks.score(x[:, None])[:, 0]
     curves = [axis.lines[0].get_ydata() for axis in draw_figure.slope(x, density, score).axes]
     assert all(np.allclose(a, b) for a, b in zip(curves, (density, density.log(), score)))
-
-
-@pytest.mark.parametrize(("count", "rows"), [(2, 1), (4, 2)])
-def test_field_keeps_directions_and_order_of_lengths(count: int, rows: int) -> None:
-    grid = torch.linspace(-2, 2, 11)
-    points = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
-    arrows = torch.tensor([[1.0, 0.0], [0.0, 4.0]]).repeat(count, 1, 1)
-    names = [str(i) for i in range(count)]
-    figure = draw_figure.field(grid, torch.rand(count, 11, 11), points, arrows, names)
-    assert len(figure.axes) == count
-    assert figure.axes[0].get_gridspec().nrows == rows
-    quiver = figure.axes[0].collections[-1]
-    assert np.allclose(quiver.U, [1, 0]) and np.allclose(quiver.V, [0, 2]), "square roots"
-
-
-def test_score_estimates_lie_over_the_truth() -> None:
-    x = torch.linspace(-3, 3, 21)
-    truth, estimates = -x.repeat(2, 1), torch.zeros(2, 5, 21)
-    data = [torch.zeros(30), torch.ones(40)]
-    figure = draw_figure.score_estimates(x, truth, estimates, data, ["low", "high"], [4, 2])
-    above = figure.axes[:2]
-    assert [axis.get_title() for axis in above] == ["low", "high"]
-    assert [axis.get_ylim() for axis in above] == [(-4, 4), (-2, 2)]
-    assert [line.get_color() for line in above[0].lines][:6] == [ORANGE] * 5 + [BLUE]
-    counted = [sum(patch.get_height() for patch in axis.patches) for axis in figure.axes[2:]]
-    assert counted == [30, 40]
-
-
-def test_scatters_draw_data_in_blue_and_a_collapsed_cloud_large() -> None:
-    wide = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
-    figure = draw_figure.scatters([wide, wide, torch.ones(100, 2)], ["a", "b", "c"])
-    shown = [axis.collections[0] for axis in figure.axes]
-    assert [colour_of(part) for part in shown] == [BLUE, ORANGE, ORANGE]
-    sizes = [part.get_sizes()[0] for part in shown]
-    assert sizes[0] == sizes[1] < sizes[2]

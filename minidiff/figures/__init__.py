@@ -17,24 +17,18 @@ DARK, GREY, LIGHT = "#222222", "#767676", "#d0d0d0"  #: text, axes and what stan
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
-    "savefig.dpi": 100,
     "font.size": 10,
-    "axes.titlesize": 10,
     "axes.labelsize": 10,
     "axes.edgecolor": GREY,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "xtick.color": DARK,
     "ytick.color": DARK,
-    "lines.linewidth": 1.8,
 }
 
 
 def new(
-    rows: int = 1,
-    columns: int = 1,
-    size: tuple[float, float] = (7.0, 3.2),
-    **settings: Any,
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 3.2), **settings: Any
 ) -> tuple[Any, Any]:
     """A figure in the book's style and its axes: one, or an array (rows, columns).
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
-from minidiff.figures.panels import lines
+from minidiff.figures.panels import lines, write
 from minidiff.glyphs import as_pictures
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "atlas"
@@ -112,10 +112,9 @@ def vector(image: Tensor) -> Any:
         axis.spines[:].set(visible=True, color=GREY)
     picture.set_title("a picture")
     numbers.set_title(f"{height} × {width} numbers")
-    for (row, column), value in np.ndenumerate(image[0].numpy()):
-        colour = "white" if value < 0 else DARK
-        text = f"{value:.1f}".replace("-", "−").replace(".0", "")
-        numbers.text(column, row, text, size=8, color=colour, ha="center", va="center")
+    texts = [[f"{value:.1f}".replace("-", "−") for value in row] for row in image[0].tolist()]
+    texts = [[text.replace(".0", "") for text in row] for row in texts]
+    write(numbers, texts, image[0] < 0, fontsize=8)
     _strip(below.subplots(), image.flatten(), width)
     return figure
 

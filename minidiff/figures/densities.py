@@ -10,7 +10,7 @@ from torch import Tensor
 
 from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, legend_below, new
-from minidiff.figures.panels import PALE, SAND, curves, lines, note
+from minidiff.figures.panels import PALE, SAND, curves, lines, note, write
 
 # ------------------------------------------------------------------- one number at a time
 
@@ -227,10 +227,7 @@ def _numbers(axis: Any, shade: Any, texts: list[list[str]], columns: int) -> Non
     axis.imshow(inside, cmap="Blues", vmin=0, vmax=limit, aspect="auto")
     bare(axis)
     axis.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
-    for i, row in enumerate(texts):
-        for k, text in enumerate(row):
-            colour = "white" if inside[i, k] > 0.6 * limit else DARK
-            axis.text(k, i, text, ha="center", va="center", color=colour, fontsize=10)
+    write(axis, texts, inside > 0.6 * limit, fontsize=10)
 
 
 def joint_slice(

@@ -51,7 +51,8 @@ def slices(
         marginal, conditional: (n,) densities of x.
     """
     figure, (left, right) = new(1, 2, size=(7.0, 2.9))
-    left.pcolormesh(x, y, joint, cmap="Blues", shading="auto", rasterized=True)
+    axes = (x.numpy(), y.numpy(), joint.numpy())
+    left.pcolormesh(*axes, cmap="Blues", shading="auto", rasterized=True)
     left.axhline(at, color=ORANGE, ls="--")
     left.set(xlabel="$x$", ylabel="$y$")
     left.set_title("both together", fontsize=10)

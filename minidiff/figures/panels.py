@@ -162,6 +162,14 @@ def note(axis: Any, text: str, at: Any, shift: tuple[float, float], **style: Any
     axis.annotate(text, tuple(at), shift, textcoords="offset points", **style)
 
 
+def write(axis: Any, texts: Sequence[Sequence[str]], dark: Any, fontsize: int) -> None:
+    """Texts into the cells of a picture, row by row; white where the cell is `dark` (r, c)."""
+    for i, row in enumerate(texts):
+        for k, text in enumerate(row):
+            colour = "white" if dark[i, k] else DARK
+            axis.text(k, i, text, ha="center", va="center", color=colour, fontsize=fontsize)
+
+
 def box(
     axis: Any,
     corner: tuple[float, float],

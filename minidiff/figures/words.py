@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from minidiff import plots
 from minidiff.checkpoints import CheckpointError, read_info, read_tensors
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, legend_below, new
-from minidiff.figures.panels import box, lines
+from minidiff.figures.panels import box, lines, write
 from minidiff.glyphs import DATA, load_glyphs
 from minidiff.text import TextTokens
 
@@ -116,23 +116,15 @@ def attention_maps(network: nn.Module) -> Iterator[dict[str, Tensor]]:
     """
     seen: dict[str, Tensor] = {}
 
-    def note(name: str) -> Any:
-        def hook(layer: Any, inputs: tuple[Any, ...], _: Tensor) -> None:
-            with torch.no_grad():
-                seen[name] = attention_weights(layer, *inputs)
+    def see(name: str, layer: nn.Module, inputs: tuple[Any, ...], _: Tensor) -> None:
+        with torch.no_grad():
+            seen[name] = attention_weights(layer, *inputs)
 
-        return hook
-
-    handles = [
-        layer.register_forward_hook(note(name))
-        for name, layer in network.named_modules()
-        if name.endswith("cross_attention")
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in network.named_modules():
+            if name.endswith("cross_attention"):
+                hooks.enter_context(layer.register_forward_hook(partial(see, name)))
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 # ------------------------------------------------------------------- figures: text to vectors
@@ -187,10 +179,8 @@ def similarities(matrices: dict[str, Tensor], labels: Sequence[str], lowest: flo
     for axis, (title, matrix) in zip(axes, matrices.items()):
         axis.imshow(matrix.numpy(), cmap="Blues", vmin=lowest, vmax=1.0)
         bare(axis, title)
-        for i, row in enumerate(matrix.tolist()):
-            for k, value in enumerate(row):
-                colour = "white" if value > (1 + lowest) / 2 else DARK
-                axis.text(k, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
+        numbers = [[f"{value:.2f}" for value in row] for row in matrix.tolist()]
+        write(axis, numbers, matrix > (1 + lowest) / 2, fontsize=9)
     axes[0].set_yticks(range(len(labels)), labels, fontsize=10)
     axes[0].tick_params(length=0)
     return figure
