@@ -28,7 +28,7 @@ def texts(axis: Any) -> list[str]:
 
 def test_histogram_points_from_each_picture_to_its_place() -> None:
     values, places = torch.linspace(0.1, 0.5, 50), torch.tensor([0.2, 0.45])
-    figure = densities.histogram(values, torch.zeros(2, 1, 8, 8), places, "ink", bins=10)
+    figure = densities.histogram(values, torch.zeros(2, 1, 8, 8), places, "ink")
     drawable(figure)
     above, axis = figure.axes
     assert [line.get_xdata()[-1] for line in above.lines] == pytest.approx([0.2, 0.45])

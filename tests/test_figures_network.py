@@ -12,7 +12,7 @@ from minidiff.denoisers import NetworkDenoiser
 from minidiff.figures import guidance, panels, quality, sampling, words
 from minidiff.figures import network as figures
 from minidiff.schedules import make_schedule
-from minidiff.unet import UNet, UNetConfig
+from minidiff.unet import UNet, UNetConfig, timestep_embedding
 
 
 def texts(figure: object) -> str:
@@ -32,6 +32,69 @@ def recorded(config: UNetConfig, side: int) -> dict[str, tuple[int, int, int]]:
         network(torch.zeros(1, 1, side, side), torch.tensor([5]))
     kept = {n: s for n, s in sizes.items() if n.count(".") == 2 or "." not in n}
     return {n: s for n, s in kept.items() if len(s) == 3}
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("levels", [2, 3])
+def test_unet_shows_the_sizes_of_every_level(levels: int, blocks: int) -> None:
+    channels = (32, 64, 96)[:levels]
+    config = UNetConfig(
+        channels=channels, attention=(False,) * levels, blocks=blocks, stem=2, text_dim=None
+    )
+    sizes = recorded(config, 32)
+    picture = torch.zeros(1, 32, 32)
+    figure = figures.unet(sizes, picture, picture, embedding=77)
+    shown = texts(figure)
+    for level, width in enumerate(channels):
+        side = 16 // 2**level
+        assert f"{side} × {side}\n{width} channels" in shown
+        count = shown.count(f"{side} × {side}\n{width} channels")
+        assert count == (3 if level == levels - 1 else 2)  # down, up; at the bottom the middle too
+    assert "77 numbers" in shown
+    assert "16 × 16\n× 4" in shown  # folded 2 × 2
+
+
+def test_training_loop_shows_all_pictures_where_they_belong() -> None:
+    shades = [torch.full((1, 8, 8), value) for value in (-0.4, 0.1, 0.2, 0.3)]
+    figure = figures.training_loop(shades[0], shades[1], shades[2], shades[3], t=123)
+    images = figure.axes[0].images
+    assert [round(float(image.get_array()[0, 0]), 1) for image in images] == [-0.4, 0.1, 0.2, 0.3]
+    left, right = figure.axes[0].get_xlim()
+    for image in images:
+        start, end, _, _ = image.get_extent()
+        assert left <= start < end <= right
+    for word in ("t = 123", "1 take", "2 add noise", "3 predict", "4 compare", "5 update"):
+        assert word in texts(figure)
+
+
+def test_embedding_has_t_from_left_to_right() -> None:
+    values = timestep_embedding(torch.arange(50), 8)
+    figure = figures.embedding(values)
+    assert figure.axes[0].images[0].get_array().shape == (8, 50)
+    assert "timestep" in figure.axes[0].get_xlabel()
+
+
+def test_curves_and_floors_are_those_given() -> None:
+    steps, loss = torch.arange(4), torch.tensor([4.0, 2.0, 1.5, 1.2])
+    axis = figures.loss_curve(steps, loss, {"floor": 1.0}).axes[0]
+    curve, floor = axis.lines
+    assert curve.get_ydata().tolist() == pytest.approx(loss.tolist())
+    assert list(floor.get_ydata()) == [1.0, 1.0]
+    assert axis.get_ylim()[0] == 0
+
+    axis = figures.loss_by_t([1, 500, 900], {"learnt": loss[:3]}, {"least": loss[1:]}).axes[0]
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels == ["learnt", "least"]
+    assert [line.get_linestyle() for line in axis.lines] == ["-", "--"]
+
+
+def test_best_guess_marks_the_mean() -> None:
+    originals = torch.tensor([-1.0, 1.0, 1.0, 1.0])
+    guesses = torch.linspace(-1, 1, 5)
+    errors = (originals[:, None] - guesses).square().mean(0)
+    axis = figures.best_guess(originals, guesses, errors, 0.5, 0.75).axes[1]
+    marked = [line for line in axis.lines if len(line.get_xdata()) == 1]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in marked] == [(0.5, 0.75)]
 
 
 def test_predictions_puts_rows_below_each_other() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pytest
 import torch
 
 from minidiff.figures import BLUE, ORANGE
@@ -72,3 +73,29 @@ def test_slope_shows_density_logarithm_and_score() -> None:
     density, score = peaks.log_density(x[:, None]).exp(), peaks.score(x[:, None])[:, 0]
     curves = [axis.lines[0].get_ydata() for axis in draw_figure.slope(x, density, score).axes]
     assert all(np.allclose(a, b) for a, b in zip(curves, (density, density.log(), score)))
+
+
+@pytest.mark.parametrize(("count", "rows"), [(2, 1), (4, 2)])
+def test_field_keeps_directions_and_order_of_lengths(count: int, rows: int) -> None:
+    grid = torch.linspace(-2, 2, 11)
+    points = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    arrows = torch.tensor([[1.0, 0.0], [0.0, 4.0]]).repeat(count, 1, 1)
+    names = [str(i) for i in range(count)]
+    figure = draw_figure.field(grid, torch.rand(count, 11, 11), points, arrows, names)
+    assert len(figure.axes) == count
+    assert figure.axes[0].get_gridspec().nrows == rows
+    quiver = figure.axes[0].collections[-1]
+    assert np.allclose(quiver.U, [1, 0]) and np.allclose(quiver.V, [0, 2]), "square roots"
+
+
+def test_score_estimates_lie_over_the_truth() -> None:
+    x = torch.linspace(-3, 3, 21)
+    truth, estimates = -x.repeat(2, 1), torch.zeros(2, 5, 21)
+    data = [torch.zeros(30), torch.ones(40)]
+    figure = draw_figure.score_estimates(x, truth, estimates, data, ["low", "high"], [4, 2])
+    above = figure.axes[:2]
+    assert [axis.get_title() for axis in above] == ["low", "high"]
+    assert [axis.get_ylim() for axis in above] == [(-4, 4), (-2, 2)]
+    assert [line.get_color() for line in above[0].lines][:6] == [ORANGE] * 5 + [BLUE]
+    counted = [sum(patch.get_height() for patch in axis.patches) for axis in figure.axes[2:]]
+    assert counted == [30, 40]

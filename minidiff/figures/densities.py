@@ -15,7 +15,7 @@ from minidiff.figures.panels import PALE, SAND, curves, lines, note, write
 # ------------------------------------------------------------------- one number at a time
 
 
-def histogram(values: Tensor, pictures: Tensor, places: Tensor, label: str, bins: int = 60) -> Any:
+def histogram(values: Tensor, pictures: Tensor, places: Tensor, label: str) -> Any:
     """A histogram with some of what it counts drawn above it, each at its place.
 
     Args:
@@ -26,7 +26,7 @@ def histogram(values: Tensor, pictures: Tensor, places: Tensor, label: str, bins
     """
     figure, (above, axis) = new(2, 1, size=(7.0, 3.3), height_ratios=[1, 2.6])
     figure.get_layout_engine().set(h_pad=0.02, hspace=0)
-    axis.hist(values.numpy(), bins=bins, color=PALE)
+    axis.hist(values.numpy(), bins=60, color=PALE)
     axis.set(xlabel=label, ylabel="how many", xlim=(0, 1.05 * float(values.max())))
     bare(above).set(ylim=(0, 1), xlim=axis.get_xlim())
     low, high = axis.get_xlim()
@@ -205,10 +205,9 @@ def table(counts: Tensor, rows: Sequence[str], columns: Sequence[str], of_row: T
     shares = of_row.numpy()
     texts = [[f"{v:.0%}" for v in row] for row in shares]
     _numbers(right, shares * np.sqrt(float(counts.max())), texts, len(columns))
-    left.set_xticks(range(len(columns) + 1), [*columns, "sum"], rotation=35, ha="left")
-    right.set_xticks(range(len(columns)), columns, rotation=35, ha="left")
-    left.set_yticks(range(len(rows) + 1), [*rows, "sum"])
-    right.set_yticks(range(len(rows)), rows)
+    for axis, sums in ((left, ["sum"]), (right, [])):
+        axis.set_xticks(range(len(columns) + len(sums)), [*columns, *sums], rotation=35, ha="left")
+        axis.set_yticks(range(len(rows) + len(sums)), [*rows, *sums])
     right.set_ylim(len(rows) + 0.5, -0.5)
     left.axhline(len(rows) - 0.5, color=DARK, lw=1.5)
     left.axvline(len(columns) - 0.5, color=DARK, lw=1.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,10 @@ def curves(axis: Any, x: Any, named: Mapping[str, Any], looks: Looks = LOOKS, **
         x: (n,) places.
         named: name of a line -> its values (n,), fewer if it ends early, or (n, k) for k lines
             that look alike; or a pair (places, values) if it has places of its own.
-        looks: colour and format of each line, as in `LOOKS`.
+        looks: colour and format of each line, as in `LOOKS`; after the last one from the first on.
         style: of matplotlib's `plot`, for all lines.
     """
-    for (name, values), (colour, form) in zip(named.items(), looks):
+    for (name, values), (colour, form) in zip(named.items(), cycle(looks)):
         places, heights = values if isinstance(values, tuple) else (x[: len(values)], values)
         axis.plot(places, heights, form, color=colour, label=name, **style)
 

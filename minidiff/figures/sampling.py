@@ -78,7 +78,8 @@ def paths(t: Tensor, walks: Mapping[str, Tensor], x: Tensor, density: Tensor) ->
     levels = [0.05, 0.25, 0.5, 0.75, 1.01]  # few tones keep the picture small
     for axis in figure.axes:
         axis.contourf(t, x, shade, levels=levels, cmap="Blues", vmax=2, antialiased=False)
-        axis.set(xlabel="timestep $t$", xlim=(t.max(), t.min()), ylim=(x.min(), x.max()))
+        axis.set(xlabel="timestep $t$", xlim=(t.max().item(), t.min().item()))
+        axis.set_ylim(x.min().item(), x.max().item())
     figure.axes[0].set_ylabel("$x_t$")
     return figure
 

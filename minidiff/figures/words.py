@@ -130,19 +130,15 @@ def attention_maps(network: nn.Module) -> Iterator[dict[str, Tensor]]:
 # ------------------------------------------------------------------- figures: text to vectors
 
 
-def text_to_array(
-    text: str, tokens: Sequence[str], rows: Tensor, states: Tensor, shown: int = 24, layers: int = 6
-) -> Any:
+def text_to_array(text: str, tokens: Sequence[str], rows: Tensor, states: Tensor) -> Any:
     """From a text to an (n, d) array, one column a token.
 
     Args:
         tokens: n of them.
         rows: (n, d) of the encoder's table.
-        states: (n, d) what the encoder makes of them.
-        shown: how many of the d numbers are drawn.
-        layers: of the language model.
+        states: (n, d) what the encoder makes of them; 24 of the d numbers are drawn.
     """
-    n, d = states.shape
+    (n, d), shown = states.shape, 24
     figure, axes = new(3, 1, size=(7.0, 5.4), height_ratios=[1.0, 1.6, 2.3])
     head, *arrays = axes
     bare(head)
@@ -161,26 +157,25 @@ def text_to_array(
         axis.vlines([i + 0.5 for i in range(n - 1)], -0.5, shown - 0.5, color="white", lw=14)
         label = f"{name}\n(first {shown} of {d})"
         axis.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=12)
-    title = f"language model: {layers} layers, in each of which every token looks at all"
+    title = "language model: 6 layers, in each of which every token looks at all"
     arrays[1].set_title(title, color=ORANGE)
     arrays[1].set_xlabel(f"n = {n} tokens, d = {d} numbers each")
     return figure
 
 
-def similarities(matrices: dict[str, Tensor], labels: Sequence[str], lowest: float = 0.6) -> Any:
-    """Square tables of cosines side by side, the rows named once.
+def similarities(matrices: dict[str, Tensor], labels: Sequence[str]) -> Any:
+    """Square tables of cosines side by side, the rows named once; 0.6 and less is drawn white.
 
     Args:
         matrices: title -> (k, k).
         labels: k of them.
-        lowest: the cosine that is drawn white.
     """
     figure, (axes,) = new(1, len(matrices), size=(7.2, 2.9), squeeze=False)
     for axis, (title, matrix) in zip(axes, matrices.items()):
-        axis.imshow(matrix.numpy(), cmap="Blues", vmin=lowest, vmax=1.0)
+        axis.imshow(matrix.numpy(), cmap="Blues", vmin=0.6, vmax=1.0)
         bare(axis, title)
         numbers = [[f"{value:.2f}" for value in row] for row in matrix.tolist()]
-        write(axis, numbers, matrix > (1 + lowest) / 2, fontsize=9)
+        write(axis, numbers, matrix > 0.8, fontsize=9)
     axes[0].set_yticks(range(len(labels)), labels, fontsize=10)
     axes[0].tick_params(length=0)
     return figure
