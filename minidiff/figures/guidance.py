@@ -81,11 +81,11 @@ def densities(
         name: {t: (d, {"drawn": v}) for t, d, v in zip(titles, expected, samples, strict=True)}
         for name, samples in drawn.items()
     }
-    bars, label = {"color": ORANGE, "alpha": 0.55}, r"$q(x)\,q(y \mid x)^s$"
-    size = (7.0, 1.7 * len(rows) + 0.5)
-    figure = histograms(rows, x, size, 120, bars=bars, label=label, xlabel="$x$")
+    size, limits = (7.0, 1.7 * len(rows) + 0.5), (float(x[0]), float(x[-1]))
+    bars = {"bins": 120, "range": limits, "color": ORANGE, "alpha": 0.55}
+    label = r"$q(x)\,q(y \mid x)^s$"
+    figure = histograms(rows, x, size, bars=bars, label=label, xlabel="$x$", xlim=limits)
     for axis in figure.axes:
-        axis.set_xlim(float(x[0]), float(x[-1]))
         axis.title.set_size(10)
     figure.axes[0].legend(loc="upper left", fontsize=9, handlelength=1.2, frameon=False)
     figure.axes[0].set_ylim(top=1.7 * figure.axes[0].get_ylim()[1])

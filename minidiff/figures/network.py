@@ -179,11 +179,11 @@ def loss_curve(
     """
     figure = lines({"": {"": loss}}, steps, (6.2, 3.0), [(ORANGE, "-")], legend=False)
     (axis,) = figure.axes
-    axis.set(xlabel="updates", ylabel="mean squared error", ylim=(bottom, None))
     for (label, level), colour in zip(floors.items(), (BLUE, GREEN)):
         axis.axhline(level, color=colour, linestyle="--")
         left = ("axes fraction", "data")
         note(axis, label, (0, level), (6, -14), xycoords=left, color=colour)
+    axis.set(xlabel="updates", ylabel="mean squared error", ylim=(bottom, None))
     return figure
 
 

@@ -99,7 +99,7 @@ def histograms(
         for axis, (density, samples) in zip(row, panels.values(), strict=True):
             if len(samples) == 1:
                 ((kind, values),) = samples.items()
-                axis.hist(values.numpy(), label=kind, **cells, **(bars or {"color": SAND}))
+                axis.hist(values.numpy(), label=kind, **{**cells, "color": SAND, **(bars or {})})
                 axis.plot(x, density, color=BLUE, label=label)
             else:
                 axis.fill_between(x, density, color=BLUE, alpha=0.25, linewidth=0)
