@@ -28,7 +28,7 @@ def texts(axis: Any) -> list[str]:
 
 def test_histogram_points_from_each_picture_to_its_place() -> None:
     values, places = torch.linspace(0.1, 0.5, 50), torch.tensor([0.2, 0.45])
-    figure = densities.histogram(values, torch.zeros(2, 1, 8, 8), places, "ink", bins=10)
+    figure = densities.histogram(values, torch.zeros(2, 1, 8, 8), places, "ink")
     drawable(figure)
     above, axis = figure.axes
     assert [line.get_xdata()[-1] for line in above.lines] == pytest.approx([0.2, 0.45])
@@ -108,7 +108,7 @@ def test_joint_slice_marks_the_density_of_the_cut() -> None:
     assert set(figure.axes[2].lines[0].get_ydata()) == {1.0}
 
 
-def test_slices_bands_guesses_drawn() -> None:
+def test_slices_bands_guesses() -> None:
     figure = densities.slices(X, X, {"y = 1": 2 * X, "y = 2": 3 * X})
     drawable(figure)
     assert [axis.lines[0].get_ydata()[-1] for axis in figure.axes] == [2, 3]
@@ -121,11 +121,6 @@ def test_slices_bands_guesses_drawn() -> None:
     figure = densities.guesses(X, {"t = 1": {"one": X, "two": 2 * X}, "t = 2": {"one": X}})
     drawable(figure)
     assert figure.axes[0].lines[1].get_ydata()[-1] == 2
-    rows = {"a": {"u": (X, X), "v": (2 * X, X)}, "b": {"u": (X, X), "v": (X, X)}}
-    figure = densities.drawn(X, rows)
-    drawable(figure)
-    assert [axis.get_title() for axis in figure.axes] == ["u", "v", "", ""]
-    assert [axis.get_ylabel() for axis in figure.axes] == ["a", "", "b", ""]
 
 
 def test_the_player_has_the_landscape_of_the_chapter() -> None:

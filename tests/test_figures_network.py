@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from minidiff.denoisers import NetworkDenoiser
-from minidiff.figures import guidance, quality, sampling, words
+from minidiff.figures import guidance, panels, quality, sampling, words
 from minidiff.figures import network as figures
 from minidiff.schedules import make_schedule
 from minidiff.unet import UNet, UNetConfig, timestep_embedding
@@ -97,13 +97,6 @@ def test_best_guess_marks_the_mean() -> None:
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in marked] == [(0.5, 0.75)]
 
 
-def test_points_share_their_axes() -> None:
-    figure = figures.points({"data": torch.randn(30, 2), "drawn": 5 * torch.randn(40, 2)})
-    data, drawn = figure.axes
-    assert [len(axis.collections[0].get_offsets()) for axis in (data, drawn)] == [30, 40]
-    assert data.get_xlim() == drawn.get_xlim() and data.get_title() == "data"
-
-
 def test_predictions_puts_rows_below_each_other() -> None:
     schedule = make_schedule("straight")
     x0, eps = torch.randn(3, 1, 8, 8), torch.randn(3, 1, 8, 8)
@@ -119,17 +112,15 @@ def test_predictions_puts_rows_below_each_other() -> None:
     assert [axis.get_title() for axis in figure.axes[:3]] == ["a", "b", "c"]
 
 
-def test_smoothed_leaves_out_the_rest() -> None:
-    assert figures.smoothed([1.0, 3.0, 5.0, 7.0, 9.0], 2).tolist() == [2.0, 6.0]
-
-
 LINE, PICTURES = torch.linspace(-1, 1, 9), torch.rand(2, 1, 4, 4)
 
 
 @pytest.mark.parametrize(
-    ("draw", "panels"),
+    ("draw", "count"),
     [
-        (lambda: figures.points({"one": torch.rand(9, 2)}), 1),
+        (lambda: panels.clouds({"one": torch.rand(9, 2)}, (6, 3)), 1),
+        (lambda: panels.lines({"one": {"a": LINE}}, LINE, (6, 3)), 1),
+        (lambda: panels.histograms({"": {"one": (LINE, {"a": LINE})}}, LINE, (6, 3)), 1),
         (lambda: figures.predictions({"one": PICTURES}, [1], "ab"), 2),
         (lambda: figures.predictions({"one": PICTURES[:1], "two": PICTURES[1:]}, [1, 1], "a"), 2),
         (lambda: guidance.scores(LINE, [LINE], [LINE], ["one"]), 1),
@@ -143,5 +134,5 @@ LINE, PICTURES = torch.linspace(-1, 1, 9), torch.rand(2, 1, 4, 4)
         ),
     ],
 )
-def test_one_panel_is_drawn_as_several_are(draw: Callable[[], Any], panels: int) -> None:
-    assert [axis.has_data() for axis in draw().axes] == [True] * panels
+def test_one_panel_is_drawn_as_several_are(draw: Callable[[], Any], count: int) -> None:
+    assert [axis.has_data() for axis in draw().axes] == [True] * count

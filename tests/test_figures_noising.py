@@ -129,16 +129,6 @@ def test_ideal_shows_only_glyphs_that_weigh_something() -> None:
     assert len([axis for axis in figure.axes if axis.get_images()]) == 7
 
 
-def test_curves_share_their_axis() -> None:
-    one = {"first": torch.tensor([1.0, 10.0]), "second": torch.tensor([2.0, 20.0])}
-    figure = noising.curves({"left": one, "right": one}, [1, 2], "height")
-    assert {"left", "right", "first", "second", "height"} <= set(texts(figure))
-    assert figure.axes[0].get_yscale() == "log"
-    assert lines(figure.axes[1]) == [[1.0, 10.0], [2.0, 20.0]]
-    flat = noising.curves({"": {"only": torch.ones(2)}}, [1, 2], "height", log=False)
-    assert "only" not in texts(flat) and flat.axes[0].get_yscale() == "linear"
-
-
 def test_the_player_uses_the_formula_of_the_chapter() -> None:
     page = PLAYER.read_text(encoding="utf-8")
     assert "1 - t / T" in page and "/ (2 * sigma ** 2)" in page

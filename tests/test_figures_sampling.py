@@ -16,13 +16,6 @@ from minidiff.toys import ring, two_peaks
 matplotlib.use("Agg")
 
 
-def colour_of(artist: Any) -> str:
-    face = artist.get_facecolor() if hasattr(artist, "get_facecolor") else artist.get_color()
-    return str(
-        matplotlib.colors.to_hex(np.atleast_2d(face)[0] if not isinstance(face, str) else face)
-    )
-
-
 def offsets(axis: Any) -> list[np.ndarray]:
     return [np.asarray(collection.get_offsets()) for collection in axis.collections]
 
@@ -67,15 +60,6 @@ def test_paths_run_from_noise_at_the_left_to_data_at_the_right() -> None:
     assert all(axis.get_xlim() == (1000, 0) for axis in figure.axes)
 
 
-def test_histograms_show_every_moment_of_every_walk() -> None:
-    x = torch.linspace(-3, 3, 31)
-    drawn = {"ode": [torch.zeros(10), torch.ones(10)], "sde": [torch.zeros(10), torch.ones(10)]}
-    figure = draw_figure.histograms(drawn, x, torch.ones(2, 31), ["start", "end"])
-    assert [axis.get_title() for axis in figure.axes] == ["start", "end"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ode", "sde"]
-    assert all(len(axis.patches) == 2 for axis in figure.axes)
-
-
 def test_errors_are_logarithmic_on_both_axes() -> None:
     figure = draw_figure.errors({"a": [5, 10], "b": [10, 20]}, {"a": [0.1, 0.05], "b": [0.1, 0.02]})
     (axis,) = figure.axes
@@ -115,12 +99,3 @@ def test_score_estimates_lie_over_the_truth() -> None:
     assert [line.get_color() for line in above[0].lines][:6] == [ORANGE] * 5 + [BLUE]
     counted = [sum(patch.get_height() for patch in axis.patches) for axis in figure.axes[2:]]
     assert counted == [30, 40]
-
-
-def test_scatters_draw_data_in_blue_and_a_collapsed_cloud_large() -> None:
-    wide = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
-    figure = draw_figure.scatters([wide, wide, torch.ones(100, 2)], ["a", "b", "c"])
-    shown = [axis.collections[0] for axis in figure.axes]
-    assert [colour_of(part) for part in shown] == [BLUE, ORANGE, ORANGE]
-    sizes = [part.get_sizes()[0] for part in shown]
-    assert sizes[0] == sizes[1] < sizes[2]

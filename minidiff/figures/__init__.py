@@ -1,25 +1,14 @@
 """The book's figures: what a chapter would otherwise need a page of plotting code for.
 
-One module a subject. Functions take plain tensors, return a matplotlib figure and draw nothing but
-what they are given; a few beside them compute what only a figure needs.
+What many chapters draw is in `minidiff.figures.panels`, what only one of them draws in a module a
+subject. Functions take plain tensors, return a matplotlib figure and draw nothing but what they are
+given; a few beside them compute what only a figure needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
-
-__all__ = [
-    "BLUE",
-    "DARK",
-    "GREEN",
-    "GREY",
-    "LIGHT",
-    "ORANGE",
-    "arrow",
-    "bare",
-    "legend_below",
-    "new",
-]
 
 BLUE = "#2b6cb0"  #: data, and what is true
 ORANGE = "#d9730d"  #: what is drawn, learnt or estimated
@@ -28,24 +17,18 @@ DARK, GREY, LIGHT = "#222222", "#767676", "#d0d0d0"  #: text, axes and what stan
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
-    "savefig.dpi": 100,
     "font.size": 10,
-    "axes.titlesize": 10,
     "axes.labelsize": 10,
     "axes.edgecolor": GREY,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "xtick.color": DARK,
     "ytick.color": DARK,
-    "lines.linewidth": 1.8,
 }
 
 
 def new(
-    rows: int = 1,
-    columns: int = 1,
-    size: tuple[float, float] = (7.0, 3.2),
-    **settings: Any,
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 3.2), **settings: Any
 ) -> tuple[Any, Any]:
     """A figure in the book's style and its axes: one, or an array (rows, columns).
 
@@ -86,7 +69,7 @@ def legend_below(figure: Any, axis: Any, **settings: Any) -> None:
     )
 
 
-def arrow(axis: Any, start: tuple[float, float], end: tuple[float, float], **style: Any) -> None:
+def arrow(axis: Any, start: Sequence[float], end: Sequence[float], **style: Any) -> None:
     """An arrow that begins and ends exactly there; `style` as in matplotlib's arrowprops."""
     line = {"arrowstyle": "-|>", "color": DARK, "lw": 1.4, "shrinkA": 0, "shrinkB": 0, **style}
     axis.annotate("", xy=end, xytext=start, arrowprops=line)

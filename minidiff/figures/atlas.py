@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
+from minidiff.figures.panels import lines, write
 from minidiff.glyphs import as_pictures
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "atlas"
@@ -110,12 +112,9 @@ def vector(image: Tensor) -> Any:
         axis.spines[:].set(visible=True, color=GREY)
     picture.set_title("a picture")
     numbers.set_title(f"{height} × {width} numbers")
-    for row in range(height):
-        for column in range(width):
-            value = float(image[0, row, column])
-            colour = "white" if value < 0 else DARK
-            text = f"{value:.1f}".replace("-", "−").replace(".0", "")
-            numbers.text(column, row, text, size=8, color=colour, ha="center", va="center")
+    texts = [[f"{value:.1f}".replace("-", "−") for value in row] for row in image[0].tolist()]
+    texts = [[text.replace(".0", "") for text in row] for row in texts]
+    write(numbers, texts, image[0] < 0, fontsize=8)
     _strip(below.subplots(), image.flatten(), width)
     return figure
 
@@ -123,9 +122,7 @@ def vector(image: Tensor) -> Any:
 def _strip(axis: Any, values: Tensor, width: int) -> None:
     """The vector as one line of cells, with the places where a new row of the picture begins."""
     d = len(values)
-    axis.imshow(
-        values[None].numpy(), cmap="gray", vmin=-1, vmax=1, aspect="auto", extent=(0, d, 0, 1)
-    )
+    plots.draw(axis, values[None], aspect="auto", extent=(0, d, 0, 1))
     bare(axis, f"one vector, $x = (x_1, x_2, \\ldots, x_{{{d}}})$")
     axis.plot([0, d, d, 0, 0], [0, 0, 1, 1, 0], color=GREY, lw=1, clip_on=False)
     for row in range(d // width):
@@ -152,13 +149,12 @@ def histograms(groups: Mapping[str, Tensor], label: str) -> Any:
 
 
 def spectrum(shares: Mapping[str, Tensor]) -> Any:
-    """Share of the variance that the first k principal directions hold, for k = 1 … d."""
-    figure, axis = new(size=(5.8, 2.8))
-    for (name, share), colour in zip(shares.items(), (BLUE, ORANGE, GREY)):
-        total = torch.cat([torch.zeros(1), share.cumsum(0)])
-        axis.plot(total, color=colour, label=name)
-    axis.set(xlabel="number of directions kept", ylabel="share of the variance", ylim=(0, 1.02))
-    axis.legend(frameon=False)
+    """Share of the variance that the first k principal directions hold, for k = 0 … d."""
+    totals = {name: F.pad(share.cumsum(0), (1, 0)) for name, share in shares.items()}
+    longest = range(max(map(len, totals.values())))
+    looks = [(BLUE, "-"), (ORANGE, "-"), (GREY, "-")]
+    figure = lines({"": totals}, longest, (5.8, 2.8), looks, xlabel="number of directions kept")
+    figure.axes[0].set(ylabel="share of the variance", ylim=(0, 1.02))
     return figure
 
 
@@ -194,10 +190,8 @@ def _key(figure: Any, entries: Mapping[str, str]) -> None:
     from matplotlib.lines import Line2D
 
     marks = [Line2D([], [], marker="o", ls="", color=colour) for colour in entries.values()]
-    columns = min(len(entries), 5)
-    figure.legend(
-        marks, entries, loc="outside lower center", ncols=columns, handletextpad=0.1, frameon=False
-    )
+    place = {"loc": "outside lower center", "ncols": min(len(entries), 5)}
+    figure.legend(marks, entries, handletextpad=0.1, frameon=False, **place)
 
 
 def by_layout(

@@ -10,31 +10,12 @@ from torch import Tensor
 
 from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, legend_below, new
-
-__all__ = [
-    "bands",
-    "cells",
-    "drawn",
-    "guesses",
-    "histogram",
-    "joint_slice",
-    "learnt",
-    "likelihoods",
-    "machine",
-    "repeats",
-    "slices",
-    "table",
-    "wrong",
-]
-
-PALE = "#a9c6e6"  # bars and areas of the data, pale enough for a line in front
-SAND = "#f2c79a"  # the same of what is drawn
-
+from minidiff.figures.panels import PALE, SAND, curves, lines, note, write
 
 # ------------------------------------------------------------------- one number at a time
 
 
-def histogram(values: Tensor, pictures: Tensor, places: Tensor, label: str, bins: int = 60) -> Any:
+def histogram(values: Tensor, pictures: Tensor, places: Tensor, label: str) -> Any:
     """A histogram with some of what it counts drawn above it, each at its place.
 
     Args:
@@ -45,7 +26,7 @@ def histogram(values: Tensor, pictures: Tensor, places: Tensor, label: str, bins
     """
     figure, (above, axis) = new(2, 1, size=(7.0, 3.3), height_ratios=[1, 2.6])
     figure.get_layout_engine().set(h_pad=0.02, hspace=0)
-    axis.hist(values.numpy(), bins=bins, color=PALE)
+    axis.hist(values.numpy(), bins=60, color=PALE)
     axis.set(xlabel=label, ylabel="how many", xlim=(0, 1.05 * float(values.max())))
     bare(above).set(ylim=(0, 1), xlim=axis.get_xlim())
     low, high = axis.get_xlim()
@@ -96,9 +77,9 @@ def likelihoods(
         best: the mean of the examples.
     """
     figure, (left, right) = new(1, 2, size=(7.2, 3.1), width_ratios=[1.5, 1])
-    styles = zip(candidates.items(), (GREY, ORANGE, GREEN), ("--", "-", "-."))
-    for (name, (density, heights)), colour, line in styles:
-        left.plot(x, density, color=colour, ls=line, label=name)
+    looks = ((GREY, "--"), (ORANGE, "-"), (GREEN, "-."))
+    for (name, (density, heights)), (colour, form) in zip(candidates.items(), looks):
+        left.plot(x, density, form, color=colour, label=name)
         left.plot(examples, heights, "o", color=colour, ms=4)
     left.plot(examples, [0] * len(examples), "^", color=BLUE, ms=8, clip_on=False, label="examples")
     left.set(xlabel="$x$", ylabel="density", ylim=(0, None), xlim=(float(x[0]), float(x[-1])))
@@ -106,14 +87,8 @@ def likelihoods(
     right.plot(mu, curve, color=ORANGE)
     right.axvline(best, color=BLUE, ls=":")
     right.set(xlabel=r"$\mu$", ylabel="log-likelihood")
-    right.annotate(
-        "mean of\nthe examples",
-        (best, float(curve.min())),
-        (6, 2),
-        textcoords="offset points",
-        color=BLUE,
-        fontsize=9,
-    )
+    lowest = (best, float(curve.min()))
+    note(right, "mean of\nthe examples", lowest, (6, 2), color=BLUE, fontsize=9)
     return figure
 
 
@@ -125,35 +100,35 @@ def repeats(x: Tensor, truth: Tensor, fits: Mapping[str, Tensor]) -> Any:
         truth: (n,) density.
         fits: title -> (R, n) estimated densities.
     """
-    figure, axes = new(1, len(fits), size=(7.0, 2.4), sharex=True, sharey=True, squeeze=False)
-    for axis, (title, curves) in zip(axes[0], fits.items()):
-        axis.plot(x, curves.T, color=ORANGE, lw=0.8, alpha=0.7)
+    panels = {title: {"": several.T} for title, several in fits.items()}
+    looks, style = [(ORANGE, "-")], {"lw": 0.8, "alpha": 0.7}
+    figure = lines(panels, x, (7.0, 2.4), looks, style=style, sharey=True, legend=False)
+    for axis in figure.axes:
         axis.plot(x, truth, color=DARK, lw=1.6)
-        axis.set_title(title)
         axis.set(xlabel="$x$", yticks=[])
-    axes[0, 0].set_ylabel("density")
+    figure.axes[0].set_ylabel("density")
     return figure
 
 
-def wrong(x: Tensor, truth: Tensor, curves: Mapping[str, Tensor], edges: Tensor, table: Any) -> Any:
-    """Curves that miss a density, and a histogram that does not.
+def wrong(
+    x: Tensor, truth: Tensor, missing: Mapping[str, Tensor], edges: Tensor, table: Any
+) -> Any:
+    """A curve that misses a density, and a histogram that does not.
 
     Args:
         x: (n,) places.
         truth: (n,) density.
-        curves: name -> (n,).
+        missing: name of the curve -> (n,).
         edges, table: (k + 1,) and (k,) the histogram, as a density.
     """
-    figure, axes = new(1, 2, size=(7.0, 2.7), sharex=True, sharey=True)
-    for axis in axes:
+    figure, (left, right) = new(1, 2, size=(7.0, 2.7), sharex=True, sharey=True)
+    for axis in (left, right):
         axis.fill_between(x, truth, color=PALE, lw=0, label="the density")
         axis.set(xlabel="$x$", xlim=(float(x[0]), float(x[-1])))
-    for name, curve in curves.items():
-        axes[0].plot(x, curve, color=ORANGE, ls=":", lw=3, label=name)
-    axes[1].stairs(table, edges, color=ORANGE, lw=1.6, label=f"a table of {len(table)} cells")
-    axes[0].set_ylabel("density")
-    axes[0].set_ylim(top=1.45 * float(truth.max()))
-    for axis in axes:
+    curves(left, x, missing, [(ORANGE, ":")], lw=3)
+    right.stairs(table, edges, color=ORANGE, lw=1.6, label=f"a table of {len(table)} cells")
+    left.set(ylabel="density", ylim=(None, 1.45 * float(truth.max())))
+    for axis in (left, right):
         axis.legend(loc="upper left", fontsize=9, frameon=False)
     return figure
 
@@ -202,16 +177,13 @@ def machine(z: Tensor, x: Tensor, places: Tensor, heights: Tensor) -> Any:
         z, x: (N,) what goes in and what comes out.
         places, heights: (n,) the function.
     """
-    figure, axes = new(1, 3, size=(7.0, 2.5))
-    bars = {"bins": 50, "density": True}
-    axes[0].hist(z.numpy(), color=LIGHT, **bars)
-    axes[1].plot(places, heights, color=DARK)
-    axes[2].hist(x.numpy(), color=ORANGE, alpha=0.8, **bars)
-    for axis, title in zip(axes, ("noise goes in", "the machine", "samples come out")):
-        axis.set_title(title)
-    axes[0].set(xlabel="$z$", yticks=[])
-    axes[1].set(xlabel="$z$", ylabel="$x$")
-    axes[2].set(xlabel="$x$", yticks=[])
+    figure, (left, middle, right) = new(1, 3, size=(7.0, 2.5))
+    left.hist(z.numpy(), bins=50, density=True, color=LIGHT)
+    middle.plot(places, heights, color=DARK)
+    right.hist(x.numpy(), bins=50, density=True, color=ORANGE, alpha=0.8)
+    left.set(title="noise goes in", xlabel="$z$", yticks=[])
+    middle.set(title="the machine", xlabel="$z$", ylabel="$x$")
+    right.set(title="samples come out", xlabel="$x$", yticks=[])
     return figure
 
 
@@ -227,20 +199,15 @@ def table(counts: Tensor, rows: Sequence[str], columns: Sequence[str], of_row: T
         of_row: (r, c) shares.
     """
     figure, (left, right) = new(1, 2, size=(7.2, 3.6), width_ratios=[5, 4])
-    whole = np.block(
-        [
-            [counts.numpy(), counts.sum(1, keepdim=True).numpy()],
-            [counts.sum(0, keepdim=True).numpy(), np.array([[int(counts.sum())]])],
-        ]
-    )
+    whole = np.hstack([counts.numpy(), counts.sum(1, keepdim=True).numpy()])
+    whole = np.vstack([whole, whole.sum(0, keepdims=True)])
     _numbers(left, np.sqrt(whole), [[f"{v:,}" for v in row] for row in whole], len(columns))
     shares = of_row.numpy()
     texts = [[f"{v:.0%}" for v in row] for row in shares]
     _numbers(right, shares * np.sqrt(float(counts.max())), texts, len(columns))
-    left.set_xticks(range(len(columns) + 1), [*columns, "sum"], rotation=35, ha="left")
-    right.set_xticks(range(len(columns)), columns, rotation=35, ha="left")
-    left.set_yticks(range(len(rows) + 1), [*rows, "sum"])
-    right.set_yticks(range(len(rows)), rows)
+    for axis, sums in ((left, ["sum"]), (right, [])):
+        axis.set_xticks(range(len(columns) + len(sums)), [*columns, *sums], rotation=35, ha="left")
+        axis.set_yticks(range(len(rows) + len(sums)), [*rows, *sums])
     right.set_ylim(len(rows) + 0.5, -0.5)
     left.axhline(len(rows) - 0.5, color=DARK, lw=1.5)
     left.axvline(len(columns) - 0.5, color=DARK, lw=1.5)
@@ -259,10 +226,7 @@ def _numbers(axis: Any, shade: Any, texts: list[list[str]], columns: int) -> Non
     axis.imshow(inside, cmap="Blues", vmin=0, vmax=limit, aspect="auto")
     bare(axis)
     axis.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
-    for i, row in enumerate(texts):
-        for k, text in enumerate(row):
-            colour = "white" if inside[i, k] > 0.6 * limit else DARK
-            axis.text(k, i, text, ha="center", va="center", color=colour, fontsize=10)
+    write(axis, texts, inside > 0.6 * limit, fontsize=10)
 
 
 def joint_slice(
@@ -277,50 +241,33 @@ def joint_slice(
         conditional: (n,) density of x there.
         peaks: places of x to mark.
     """
-    figure, axes = new(
-        3,
-        2,
-        size=(6.6, 6.0),
-        width_ratios=[3.2, 1],
-        height_ratios=[1.1, 2.4, 1.3],
-    )
-    (top, corner), (middle, side), (bottom, empty) = axes
-    for axis in (corner, empty):
-        axis.set_axis_off()
+    ratios = {"width_ratios": [3.2, 1], "height_ratios": [1.1, 2.4, 1.3]}
+    figure, ((top, corner), (middle, side), (bottom, empty)) = new(3, 2, (6.6, 6.0), **ratios)
+    corner.set_axis_off()
+    empty.set_axis_off()
     over_y = joint.sum(1) * (x[1] - x[0])
     top.fill_between(x, joint.sum(0) * (y[1] - y[0]), color=PALE, lw=0)
-    top.set_title("$p(x)$: every $y$ added up")
+    top.set(title="$p(x)$: every $y$ added up", yticks=[], xticklabels=[])
     levels = (float(joint.max()) * np.linspace(0.02, 1.0, 9)).tolist()
     middle.contourf(x, y, joint, levels=levels, cmap="Blues", vmin=-0.15 * levels[-1])
     middle.axhline(at, color=ORANGE, ls="--")
-    middle.set_ylabel("$y$")
+    middle.set(ylabel="$y$", xticklabels=[])
     middle.text(0, at + 0.08, "$y = y_1$", color=ORANGE, fontsize=11, ha="center", va="bottom")
     side.fill_betweenx(y, over_y, color=PALE, lw=0)
-    side.set_title("$p(y)$")
     row = int((y - at).abs().argmin())
     side.plot([0, float(over_y[row])], [at, at], color=ORANGE, lw=2)
     side.text(float(over_y[row]), at, " $p(y_1)$", color=ORANGE, va="bottom", fontsize=11)
-    side.set(
-        ylim=(float(y[0]), float(y[-1])),
-        yticklabels=[],
-        xticks=[],
-        xlim=(0, 1.5 * float(over_y.max())),
-    )
-    bottom.fill_between(
-        x, joint[row], color=ORANGE, alpha=0.25, lw=0, label="the slice, $p(x, y_1)$"
-    )
+    side.set(title="$p(y)$", yticklabels=[], xticks=[])
+    side.set(ylim=(float(y[0]), float(y[-1])), xlim=(0, 1.5 * float(over_y.max())))
+    area = {"color": ORANGE, "alpha": 0.25, "lw": 0}
+    bottom.fill_between(x, joint[row], label="the slice, $p(x, y_1)$", **area)
     bottom.plot(x, conditional, color=ORANGE, label="scaled to area 1: $p(x | y_1)$")
-    bottom.set(xlabel="$x$", ylim=(0, None))
+    bottom.set(xlabel="$x$", yticks=[], ylim=(0, 1.75 * float(conditional.max())))
     bottom.legend(loc="upper right", fontsize=9, frameon=False)
-    bottom.set_ylim(top=1.75 * float(conditional.max()))
     for axis, height in ((top, 1.0), (middle, 1.0), (bottom, 0.6)):  # not through the legend
         axis.set_xlim(float(x[0]), float(x[-1]))
         for place in peaks:
             axis.axvline(place, ymax=height, color=GREY, lw=1, ls=":")
-    for axis in (top, bottom):
-        axis.set_yticks([])
-    top.set_xticklabels([])
-    middle.set_xticklabels([])
     return figure
 
 
@@ -332,13 +279,12 @@ def slices(x: Tensor, marginal: Tensor, rows: Mapping[str, Tensor]) -> Any:
         marginal: (n,) density of x.
         rows: title -> (n,) density of x there.
     """
-    figure, axes = new(1, len(rows), size=(7.2, 2.2), sharex=True, sharey=True, squeeze=False)
-    for axis, (title, density) in zip(axes[0], rows.items()):
+    panels = {title: {"": density} for title, density in rows.items()}
+    figure = lines(panels, x, (7.2, 2.2), [(ORANGE, "-")], sharey=True, legend=False)
+    for axis in figure.axes:
         axis.fill_between(x, marginal, color=PALE, lw=0)
-        axis.plot(x, density, color=ORANGE)
-        axis.set_title(title)
         axis.set(xlabel="$x$", yticks=[])
-    axes[0, 0].set_ylim(0)
+    figure.axes[0].set_ylim(0)
     return figure
 
 
@@ -365,47 +311,14 @@ def bands(points: Tensor, chosen: Mapping[str, Tensor], x: Tensor, conditional: 
     return figure
 
 
-def guesses(
-    x_t: Tensor,
-    panels: Mapping[str, Mapping[str, Tensor]],
-    colours: Sequence[str] = (GREY, BLUE, ORANGE),
-) -> Any:
+def guesses(x_t: Tensor, panels: Mapping[str, Mapping[str, Tensor]]) -> Any:
     """What denoisers guess for every noisy x_t, a panel for each amount of noise.
 
     Args:
         x_t: (n,) noisy values.
         panels: title -> name of a denoiser -> guesses (n,).
     """
-    figure, axes = new(1, len(panels), size=(7.0, 2.9), sharex=True, sharey=True, squeeze=False)
-    for axis, (title, curves) in zip(axes[0], panels.items()):
-        for (name, guess), colour, line in zip(curves.items(), colours, ("-", "--", "-.")):
-            axis.plot(x_t, guess, color=colour, ls=line, label=name)
-        axis.set_title(title)
-        axis.set_xlabel("noisy $x_t$")
-    axes[0, 0].set_ylabel(r"guess $\hat x_0$")
-    legend_below(figure, axes[0, 0])
-    return figure
-
-
-def drawn(x: Tensor, rows: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Any:
-    """Histograms of samples over the densities they should follow.
-
-    Args:
-        x: (n,) places.
-        rows: name of a row -> title of a column -> density (n,), samples (N,).
-    """
-    columns = len(next(iter(rows.values())))
-    size = (7.0, 1.6 * len(rows) + 0.5)
-    figure, axes = new(len(rows), columns, size=size, sharex=True, sharey=True, squeeze=False)
-    settings = {"bins": np.linspace(float(x[0]), float(x[-1]), 61).tolist(), "density": True}
-    for row, (line, (name, panels)) in enumerate(zip(axes, rows.items())):
-        line[0].set_ylabel(name)
-        for axis, (title, (density, samples)) in zip(line, panels.items(), strict=True):
-            axis.hist(samples.numpy(), color=SAND, **settings)
-            axis.plot(x, density, color=BLUE)
-            axis.set(yticks=[])
-            if row == 0:
-                axis.set_title(title)
-            if row == len(rows) - 1:
-                axis.set_xlabel("$x$")
+    looks = [(GREY, "-"), (BLUE, "--"), (ORANGE, "-.")]
+    figure = lines(panels, x_t, (7.0, 2.9), looks, sharey=True, xlabel="noisy $x_t$")
+    figure.axes[0].set_ylabel(r"guess $\hat x_0$")
     return figure

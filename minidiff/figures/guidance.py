@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, new
-
-__all__ = ["arrows", "densities", "round_trip", "scores", "slices", "trade_off"]
+from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, new
+from minidiff.figures.panels import histograms, lines, note
 
 
 def arrows(
@@ -24,25 +24,17 @@ def arrows(
     """
     figure, axis = new(size=(4.6, 4.2))
     axis.scatter(*data.T, s=4, color=LIGHT, label="data", zorder=0)
-    for end, colour in ((without, GREY), (told, BLUE)):
-        line = {"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 0}
-        axis.annotate("", end.tolist(), x_t.tolist(), arrowprops=line)
+    arrow(axis, x_t.tolist(), without.tolist(), color=GREY, lw=2)
+    arrow(axis, x_t.tolist(), told.tolist(), color=BLUE, lw=2)
     marks = [without + scale * (told - without) for scale in scales]
-    axis.plot(
-        [without[0], marks[-1][0]], [without[1], marks[-1][1]], color=ORANGE, ls="--", zorder=1
-    )
+    axis.plot(*torch.stack([without, marks[-1]]).T, color=ORANGE, ls="--", zorder=1)
     axis.plot(*x_t, "o", color=DARK)
-    axis.annotate("$x_t$", x_t.tolist(), (-20, 2), textcoords="offset points", fontsize=12)
+    note(axis, "$x_t$", x_t, (-20, 2), fontsize=12)
     for scale, mark in zip(scales, marks, strict=True):
         axis.plot(*mark, "o", color=ORANGE, ms=6)
-        shift = {"textcoords": "offset points", "color": ORANGE}
-        axis.annotate(f"{scale:g}", mark.tolist(), (7, -9), fontsize=11, **shift)
-    for end, name, colour, up in (
-        (without, "without text", DARK, -12),
-        (told, "with text", BLUE, 8),
-    ):
-        shift = {"textcoords": "offset points", "color": colour, "ha": "right"}
-        axis.annotate(name, end.tolist(), (-10, up), fontsize=10, **shift)
+        note(axis, f"{scale:g}", mark, (7, -9), fontsize=11, color=ORANGE)
+    note(axis, "without text", without, (-10, -12), fontsize=10, color=DARK, ha="right")
+    note(axis, "with text", told, (-10, 8), fontsize=10, color=BLUE, ha="right")
     axis.set_aspect("equal")
     return figure
 
@@ -59,9 +51,8 @@ def slices(
         marginal, conditional: (n,) densities of x.
     """
     figure, (left, right) = new(1, 2, size=(7.0, 2.9))
-    left.pcolormesh(
-        x.numpy(), y.numpy(), joint.numpy(), cmap="Blues", shading="auto", rasterized=True
-    )
+    axes = (x.numpy(), y.numpy(), joint.numpy())
+    left.pcolormesh(*axes, cmap="Blues", shading="auto", rasterized=True)
     left.axhline(at, color=ORANGE, ls="--")
     left.set(xlabel="$x$", ylabel="$y$")
     left.set_title("both together", fontsize=10)
@@ -86,22 +77,18 @@ def densities(
         drawn: for each row's name one (N,) tensor of samples a column.
         expected: (n,) density for each column.
     """
-    figure, axes = new(
-        len(drawn), len(titles), size=(7.0, 1.7 * len(drawn) + 0.5), sharex=True, squeeze=False
-    )
-    low, high = float(x[0]), float(x[-1])
-    for row, (name, samples) in zip(axes, drawn.items(), strict=True):
-        for axis, values, density in zip(row, samples, expected, strict=True):
-            bars = {"bins": 120, "range": (low, high), "density": True, "color": ORANGE}
-            axis.hist(values, alpha=0.55, label="drawn", **bars)
-            axis.plot(x, density, color=BLUE, label="$q(x)\\,q(y \\mid x)^s$")
-            axis.set_xlim(low, high)
-        row[0].set_ylabel(name)
-    for top, bottom, title in zip(axes[0], axes[-1], titles, strict=True):
-        top.set_title(title, fontsize=10)
-        bottom.set_xlabel("$x$")
-    axes[0][0].legend(loc="upper left", fontsize=9, handlelength=1.2, frameon=False)
-    axes[0][0].set_ylim(top=1.7 * axes[0][0].get_ylim()[1])
+    rows = {
+        name: {t: (d, {"drawn": v}) for t, d, v in zip(titles, expected, samples, strict=True)}
+        for name, samples in drawn.items()
+    }
+    size, limits = (7.0, 1.7 * len(rows) + 0.5), (float(x[0]), float(x[-1]))
+    bars = {"bins": 120, "range": limits, "color": ORANGE, "alpha": 0.55}
+    label = r"$q(x)\,q(y \mid x)^s$"
+    figure = histograms(rows, x, size, bars=bars, label=label, xlabel="$x$", xlim=limits)
+    for axis in figure.axes:
+        axis.title.set_size(10)
+    figure.axes[0].legend(loc="upper left", fontsize=9, handlelength=1.2, frameon=False)
+    figure.axes[0].set_ylim(top=1.7 * figure.axes[0].get_ylim()[1])
     return figure
 
 
@@ -112,15 +99,13 @@ def scores(x: Tensor, guided: Sequence[Tensor], wanted: Sequence[Tensor], titles
         x: (n,) the axis.
         guided, wanted: (n,) scores for each panel.
     """
-    figure, (axes,) = new(1, len(titles), size=(7.0, 2.7), squeeze=False)
-    for axis, ours, theirs, title in zip(axes, guided, wanted, titles, strict=True):
-        axis.axhline(0, color=LIGHT, lw=1)
-        axis.plot(x, theirs, color=BLUE, label="needed")
-        axis.plot(x, ours, color=ORANGE, ls="--", label="guided")
-        axis.set_xlabel("$x$")
-        axis.set_title(title, fontsize=10)
-    axes[0].set_ylabel("score")
-    axes[0].legend(fontsize=9, frameon=False)
+    panels = {t: {"needed": b, "guided": a} for t, a, b in zip(titles, guided, wanted, strict=True)}
+    figure = lines(panels, x, (7.0, 2.7), legend=False, xlabel="$x$")
+    for axis in figure.axes:
+        axis.axhline(0, color=LIGHT, lw=1, zorder=1.9)  # behind the lines
+        axis.title.set_size(10)
+    figure.axes[0].set_ylabel("score")
+    figure.axes[0].legend(fontsize=9, frameon=False)
     return figure
 
 
@@ -153,23 +138,4 @@ def trade_off(
     right.set(xlabel="guidance scale", ylim=(0, 1.1 * highest))
     right.set_title("distance between two glyphs", fontsize=10)
     left.legend(loc="lower right", frameon=False)
-    return figure
-
-
-def round_trip(steps: Sequence[int], errors: Mapping[str, Sequence[float]]) -> Any:
-    """The error of going up to the noise and down again, against the number of steps.
-
-    Args:
-        steps: in each direction.
-        errors: for each way of going up, one error a number of steps.
-    """
-    figure, axis = new(size=(5.0, 3.0))
-    for (name, values), colour, mark in zip(
-        errors.items(), (BLUE, ORANGE, GREEN), "os^", strict=False
-    ):
-        axis.semilogx(steps, values, color=colour, marker=mark, label=name)
-    axis.set(xlabel="steps in each direction", ylabel="error of a pixel", ylim=(0, None))
-    axis.set_xticks(list(steps), [str(n) for n in steps])
-    axis.minorticks_off()
-    axis.legend(frameon=False)
     return figure

@@ -5,24 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, new
-
-__all__ = [
-    "best_guess",
-    "embedding",
-    "loss_by_t",
-    "loss_curve",
-    "points",
-    "predictions",
-    "training_loop",
-    "unet",
-]
+from minidiff.figures.panels import box, lines, note
 
 Size = tuple[int, int, int]  # channels, height, width
+PART: dict[str, Any] = {"facecolor": "#eaf1f8", "edgecolor": GREY}  # of a network
 
 
 # ------------------------------------------------------------------ diagrams
@@ -41,18 +31,7 @@ def _picture(axis: Any, image: Tensor, x: float, y: float, side: float, reach: f
     """A picture (1, H, W) with its lower left corner at (x, y); ±reach are white and black."""
     place = {"extent": (x, x + side, y, y + side), "aspect": "auto"}
     plots.draw(axis, image, reach, interpolation="nearest", **place)
-    axis.add_patch(_rectangle(x, y, side, side, facecolor="none"))
-
-
-def _rectangle(x: float, y: float, width: float, height: float, **style: Any) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x, y), width, height, **{"edgecolor": GREY, "linewidth": 1, **style})
-
-
-def _box(axis: Any, x: float, y: float, width: float, height: float, text: str) -> None:
-    axis.add_patch(_rectangle(x, y, width, height, facecolor="white", edgecolor=DARK))
-    axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=11)
+    box(axis, (x, y), side, side, facecolor="none", edgecolor=GREY)
 
 
 def training_loop(x0: Tensor, eps: Tensor, x_t: Tensor, predicted: Tensor, t: int) -> Any:
@@ -69,8 +48,9 @@ def training_loop(x0: Tensor, eps: Tensor, x_t: Tensor, predicted: Tensor, t: in
         (x0, 1, upper, 1), (eps, 1, lower, 2.5), (x_t, 18, upper, 2), (predicted, 54, upper, 2.5)
     ):  # fmt: skip
         _picture(axis, image, x, y, side, reach)
-    _box(axis, 35, upper, 13, side, "network\nweights $\\theta$")
-    _box(axis, 39, lower, 26, side, "squared error\nmean of $(\\hat{\\varepsilon}-\\varepsilon)^2$")
+    error = "squared error\nmean of $(\\hat{\\varepsilon}-\\varepsilon)^2$"
+    box(axis, (35, upper), 13, side, "network\nweights $\\theta$", 11)
+    box(axis, (39, lower), 26, side, error, 11)
     middle, low = upper + side / 2, lower + side / 2
     arrow(axis, (12, middle), (18, middle))
     arrow(axis, (12, lower + side), (18, upper))
@@ -117,10 +97,8 @@ def unet(sizes: Mapping[str, Size], image: Tensor, output: Tensor, embedding: in
         y, right = top - step * i, 70 - left[i] - width[i]
         for x in (left[i], right):
             axis.plot(*zip(pill, (x + width[i] / 2, y + heights[i] / 2)), color=LIGHT, zorder=0)
-            axis.add_patch(_rectangle(x, y, width[i], heights[i], facecolor="#eaf1f8"))
             label = f"{size[1]} × {size[2]}\n{size[0]} channels"
-            centre = (x + width[i] / 2, y + heights[i] / 2)
-            axis.text(*centre, label, ha="center", va="center", fontsize=10)
+            box(axis, (x, y), width[i], heights[i], label, **PART)
         start, end = (left[i] + width[i], y + heights[i] * 0.5), (right, y + heights[i] * 0.5)
         arrow(axis, start, end, color=BLUE, linestyle="--")
         if i + 1 < levels:
@@ -130,14 +108,9 @@ def unet(sizes: Mapping[str, Size], image: Tensor, output: Tensor, embedding: in
     _middle(axis, sizes["middle2"], left[levels - 1] + width[levels - 1] - 4, 10)
     axis.text(35, top + heights[0] / 2 + 0.6, "skip connections", color=BLUE, ha="center")
     _ends(axis, sizes, image, output, top, left[0])
-    axis.text(
-        *pill,
-        f"timestep t and text: {embedding} numbers, to every block",
-        ha="center",
-        va="center",
-        fontsize=10,
-        bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": GREEN},
-    )
+    frame = {"boxstyle": "round", "facecolor": "white", "edgecolor": GREEN}
+    text = f"timestep t and text: {embedding} numbers, to every block"
+    axis.text(*pill, text, ha="center", va="center", fontsize=10, bbox=frame)
     return figure
 
 
@@ -145,9 +118,8 @@ def _middle(axis: Any, size: Size, x: float, y: float) -> None:
     """The bottom of the U: arrows leave from height y at x and come back at its mirror image."""
     half, height, gap = 9.0, 5.6, 3.4
     floor = y - gap - height
-    axis.add_patch(_rectangle(35 - half, floor, 2 * half, height, facecolor="#eaf1f8"))
     label = f"middle: {size[1]} × {size[2]}\n{size[0]} channels"
-    axis.text(35, floor + height / 2, label, ha="center", va="center", fontsize=10)
+    box(axis, (35 - half, floor), 2 * half, height, label, **PART)
     arrow(axis, (x, y), (x, y - gap))
     arrow(axis, (70 - x, y - gap), (70 - x, y))
 
@@ -188,32 +160,10 @@ def best_guess(
     above.set(yticks=[], ylabel="originals")
     below.plot(guesses.numpy(), errors.numpy(), color=ORANGE)
     below.plot([mean], [floor], "o", color=DARK)
-    below.annotate(
-        "least at the mean",
-        (mean, floor),
-        xytext=(0, 30),
-        textcoords="offset points",
-        ha="center",
-        arrowprops={"arrowstyle": "-", "color": GREY},
-    )
+    line = {"arrowstyle": "-", "color": GREY}
+    note(below, "least at the mean", (mean, floor), (0, 30), ha="center", arrowprops=line)
     above.axvline(mean, color=DARK, linestyle="--", linewidth=1)
     below.set(xlabel="$x_0$, or the answer given", ylabel="squared error", ylim=(0, None))
-    return figure
-
-
-def points(panels: Mapping[str, Tensor], colours: Sequence[str] = (BLUE, ORANGE)) -> Any:
-    """Clouds of points side by side on the same axes.
-
-    Args:
-        panels: title -> (n, 2) points.
-        colours: one a panel.
-    """
-    figure, axes = new(
-        1, len(panels), (6.4, 6.4 / len(panels) + 0.2), sharex=True, sharey=True, squeeze=False
-    )
-    for axis, (title, x), colour in zip(axes[0], panels.items(), colours):
-        axis.scatter(*x.T.numpy(), s=3, color=colour, linewidths=0)
-        bare(axis, title).set_aspect("equal")
     return figure
 
 
@@ -227,35 +177,30 @@ def loss_curve(
         floors: label -> level, drawn as a dashed line.
         bottom: where the vertical axis starts.
     """
-    figure, axis = new(size=(6.2, 3.0))
-    axis.plot(steps.numpy(), loss.numpy(), color=ORANGE)
+    figure = lines({"": {"": loss}}, steps, (6.2, 3.0), [(ORANGE, "-")], legend=False)
+    (axis,) = figure.axes
     for (label, level), colour in zip(floors.items(), (BLUE, GREEN)):
         axis.axhline(level, color=colour, linestyle="--")
-        axis.annotate(
-            label, (0, level), xycoords=("axes fraction", "data"), xytext=(6, -14),
-            textcoords="offset points", color=colour,
-        )  # fmt: skip
+        left = ("axes fraction", "data")
+        note(axis, label, (0, level), (6, -14), xycoords=left, color=colour)
     axis.set(xlabel="updates", ylabel="mean squared error", ylim=(bottom, None))
     return figure
 
 
 def loss_by_t(
-    t: Sequence[int], curves: Mapping[str, Tensor], bounds: Mapping[str, Tensor] | None = None
+    t: Sequence[int], learnt: Mapping[str, Tensor], bounds: Mapping[str, Tensor] | None = None
 ) -> Any:
-    """Mean squared error at each timestep: `curves` (learnt) with dots, `bounds` (least) dashed.
+    """Mean squared error at each timestep: `learnt` with dots, `bounds` (least) dashed.
 
     Args:
         t: n timesteps.
-        curves, bounds: label -> (n,).
+        learnt, bounds: label -> (n,).
     """
-    figure, axis = new(size=(6.2, 3.2))
-    styles = ((ORANGE, "o", "-"), (GREEN, "s", "-."), (GREY, "^", ":"), (DARK, "D", "-"))
-    for (label, loss), (colour, marker, line) in zip(curves.items(), styles):
-        axis.plot(t, loss.numpy(), line, color=colour, marker=marker, markersize=4, label=label)
-    for label, loss in (bounds or {}).items():
-        axis.plot(t, loss.numpy(), "--", color=BLUE, label=label)
-    axis.set(xlabel="timestep t", ylabel="mean squared error", xlim=(0, 1000), ylim=(0, None))
-    axis.legend(frameon=False)
+    looks = [(ORANGE, "o-"), (GREEN, "s-."), (GREY, "^:"), (DARK, "D-")][: len(learnt)]
+    looks += [(BLUE, "--")] * len(bounds or {})
+    panels, limits = {"": {**learnt, **(bounds or {})}}, {"xlim": (0, 1000), "ylim": (0, None)}
+    figure = lines(panels, t, (6.2, 3.2), looks, style={"markersize": 4})
+    figure.axes[0].set(xlabel="timestep t", ylabel="mean squared error", **limits)
     return figure
 
 
@@ -290,9 +235,3 @@ def predictions(rows: Mapping[str, Tensor], reach: Sequence[float], titles: Sequ
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=11)
     return figure
-
-
-def smoothed(values: Sequence[float], window: int) -> Tensor:
-    """(n // window,) means of `window` neighbours."""
-    whole = len(values) // window * window
-    return torch.tensor(values[:whole]).view(-1, window).mean(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,22 +13,9 @@ from torch import Tensor
 
 from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, legend_below, new
+from minidiff.figures.panels import curves, lines, note
 from minidiff.glyphs import as_pictures
 from minidiff.schedules import Schedule
-
-__all__ = [
-    "curves",
-    "finite_density",
-    "forward",
-    "guesses",
-    "heat",
-    "ideal",
-    "one_step",
-    "overview",
-    "radii",
-    "schedules",
-    "two_points",
-]
 
 BROWN = "#a85400"  # orange for letters and thin lines, dark enough to read
 SEEN = 1e-4  # smaller weights are not shown
@@ -55,14 +43,12 @@ def overview(images: Tensor) -> Any:
     bare(axis).set_aspect("equal")
     lefts, side = (0.0, 1.75, 4.75, 6.5), 1.1
     names = ("$x_0$\ndata", "$x_{t-1}$", "$x_t$", "$x_T$\nnoise")
-    images = (
-        as_pictures(images).clamp(-1, 1) * 3
-    ).round() / 3  # seven greys are enough, and make a small file
+    # Seven greys are enough, and make a small file.
+    images = (as_pictures(images).clamp(-1, 1) * 3).round() / 3
+    frame = torch.tensor([[0, 1, 1, 0, 0], [0, 0, 1, 1, 0]]) * side
     for image, left, name in zip(images, lefts, names):
         plots.draw(axis, image, interpolation="nearest", extent=(left, left + side, 0, side))
-        axis.plot(
-            [left, left + side, left + side, left, left], [0, 0, side, side, 0], color=GREY, lw=1
-        )
+        axis.plot(left + frame[0], frame[1], color=GREY, lw=1)
         axis.text(left + side / 2, -0.12, name, size=13, ha="center", va="top")
     for left, right in pairwise(lefts):
         long = right - left > 2.5
@@ -74,10 +60,8 @@ def overview(images: Tensor) -> Any:
         _arrow(axis, gap[1], gap[0], 0.24 * side, ORANGE)
         if long:
             axis.text(middle, 0.9 * side, "$q(x_t | x_{t-1})$", size=13, color=BLUE, ha="center")
-            axis.text(
-                middle, 0.1 * side, r"$p_\theta(x_{t-1} | x_t)$", size=13, color=BROWN,
-                ha="center", va="top",
-            )  # fmt: skip
+            back = {"size": 13, "color": BROWN, "ha": "center", "va": "top"}
+            axis.text(middle, 0.1 * side, r"$p_\theta(x_{t-1} | x_t)$", **back)
     axis.set(xlim=(-0.05, 7.65), ylim=(-0.85, 1.45))
     return figure
 
@@ -197,17 +181,13 @@ def forward(points: Tensor, densities: Tensor, half: float, titles: Sequence[str
 
 def schedules(several: Sequence[Schedule]) -> Any:
     """alpha_t, sigma_t and log signal-to-noise of several schedules, one panel each."""
-    figure, axes = new(1, 3, (6.8, 2.7))
-    names = (r"data left, $\alpha_t$", r"noise, $\sigma_t$", r"log ratio, $\lambda_t$")
-    for schedule, colour, style in zip(several, (BLUE, ORANGE, GREEN), ("-", "--", "-.")):
-        t = torch.arange(schedule.num_train_timesteps + 1)
-        for axis, values in zip(axes, (schedule.alpha, schedule.sigma, schedule.log_snr)):
-            axis.plot(t, values, style, color=colour, label=schedule.name, lw=2)
-    for axis, name in zip(axes, names):
-        axis.set(title=name, xlabel="$t$", xticks=(0, 500, 1000))
-    axes[2].set_ylim(-12, 12)
-    axes[2].axhline(0, color=GREY, lw=1)
-    legend_below(figure, axes[0])
+    names = {r"data left, $\alpha_t$": "alpha", r"noise, $\sigma_t$": "sigma"}
+    names[r"log ratio, $\lambda_t$"] = "log_snr"
+    panels = {title: {s.name: getattr(s, name) for s in several} for title, name in names.items()}
+    t = torch.arange(several[0].num_train_timesteps + 1)
+    figure = lines(panels, t, (6.8, 2.7), style={"lw": 2}, xlabel="$t$", xticks=(0, 500, 1000))
+    figure.axes[2].set_ylim(-12, 12)
+    figure.axes[2].axhline(0, color=GREY, lw=1)
     return figure
 
 
@@ -226,12 +206,9 @@ def guesses(values: Tensor, guess: Tensor, cost: Tensor) -> Any:
     axis.plot(guess, cost, color=BLUE)
     best = int(cost.argmin())
     axis.plot(guess[best], cost[best], "o", color=ORANGE, ms=9)
-    axis.annotate(
-        f"best guess: {guess[best]:.3g}", (float(guess[best]), float(cost[best])), (0, 14),
-        textcoords="offset points", ha="center", color=BROWN,
-    )  # fmt: skip
-    numbers, counts = values.unique(return_counts=True)
-    for number, count in zip(numbers.tolist(), counts.tolist()):
+    place = (guess[best], cost[best])
+    note(axis, f"best guess: {guess[best]:.3g}", place, (0, 14), ha="center", color=BROWN)
+    for number, count in Counter(values.tolist()).items():
         for i in range(count):
             axis.plot(number, -2.6 - 2.3 * i, "s", color=DARK, ms=7, clip_on=False)
     axis.set(xlabel="the guess", ylabel="mean squared error", ylim=(-6, float(cost.max())))
@@ -256,10 +233,9 @@ def two_points(
     for bell, colour, style in zip(bells, (BLUE, GREEN), ("-", "--")):
         axes[0].plot(x, bell, style, color=colour)
         axes[0].fill_between(x, bell, color=colour, alpha=0.15, lw=0)
-    looks = list(zip((DARK, ORANGE, GREY), ("-", "--", "-.")))
-    for axis, lines in ((axes[1], weights), (axes[2], guess)):
-        for (name, values), (colour, style) in zip(lines.items(), looks):
-            axis.plot(x, values, style, color=colour, label=name)
+    looks = [(DARK, "-"), (ORANGE, "--"), (GREY, "-.")]
+    curves(axes[1], x, weights, looks)
+    curves(axes[2], x, guess, looks)
     axes[0].set(title="$q(x_t | x_0)$ of both", yticks=[])
     axes[1].set(title="weight of the right one", yticks=(0, 0.5, 1))
     axes[2].set(title=r"best guess $\hat x_0$", yticks=(-1, 0, 1))
@@ -299,25 +275,16 @@ def ideal(
     return figure
 
 
-def curves(
-    panels: Mapping[str, Mapping[str, Tensor]], t: Sequence[int], ylabel: str, log: bool = True
+def by_t(
+    panels: Mapping[str, Mapping[str, Tensor]], t: Sequence[int], ylabel: str, **settings: Any
 ) -> Any:
     """Values against the timestep, one panel a title, several lines in each.
 
     Args:
         panels: title -> name of a line -> (K,) values.
         t: K timesteps.
-        log: a logarithmic axis for the values.
+        settings: of `minidiff.figures.panels.lines`.
     """
-    figure, axes = new(1, len(panels), (7.0, 3.1), sharey=True, squeeze=False)
-    looks = list(zip((BLUE, ORANGE, GREY), ("o-", "s--", "-")))
-    for axis, (title, lines) in zip(axes[0], panels.items()):
-        for (name, values), (colour, style) in zip(lines.items(), looks):
-            axis.plot(t, values, style, color=colour, label=name, ms=5)
-        axis.set(title=title, xlabel="timestep $t$")
-        if log:
-            axis.set_yscale("log")
-    axes[0, 0].set_ylabel(ylabel)
-    if any(len(lines) > 1 for lines in panels.values()):
-        legend_below(figure, axes[0, 0])
-    return figure
+    looks, style = [(BLUE, "o-"), (ORANGE, "s--"), (GREY, "-")], {"ms": 5}
+    settings = {"sharey": True, "style": style, "xlabel": "timestep $t$", **settings}
+    return lines(panels, t, (7.0, 3.1), looks, ylabel=ylabel, **settings)

@@ -11,8 +11,6 @@ from torch import Tensor
 from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
 
-__all__ = ["bars", "clouds", "floors", "histograms", "intervals", "yardsticks"]
-
 COLOURS = (BLUE, ORANGE, GREEN)
 
 
@@ -61,24 +59,6 @@ def yardsticks(examples: Mapping[str, Tensor], distances: Mapping[str, float], n
         axis.set(xlim=(0, 1.2 * longest), ylim=(-0.5, 0.8))
         axis.text(0, 0.4, label, fontsize=10, color=DARK)
         axis.text(distances[label] + longest / 60, 0, f"{distances[label]:.1f}", va="center")
-    return figure
-
-
-def floors(numbers: Sequence[int], curves: Mapping[str, Sequence[float]]) -> Any:
-    """Distances against the number of samples that they were measured with.
-
-    Args:
-        numbers: of samples.
-        curves: for each set the distance at the first of these numbers; may be shorter.
-    """
-    figure, axis = new(size=(5.6, 3.0))
-    for (name, values), colour, mark in zip(curves.items(), COLOURS, "os^", strict=False):
-        axis.plot(numbers[: len(values)], values, color=colour, marker=mark, label=name)
-    axis.set_xscale("log")
-    axis.set_xticks(list(numbers), [str(n) for n in numbers])
-    axis.minorticks_off()
-    axis.set(xlabel="number of samples", ylabel="Fréchet distance", ylim=(0, None))
-    axis.legend(frameon=False)
     return figure
 
 

@@ -13,20 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, legend_below, new
-
-__all__ = [
-    "cloud",
-    "errors",
-    "field",
-    "histograms",
-    "one_step",
-    "paths",
-    "reverse_kernels",
-    "scatters",
-    "score_estimates",
-    "slope",
-]
+from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
+from minidiff.figures.panels import lines
 
 
 def one_step(data: Tensor, x_t: Tensor, x0: Tensor, kept: Tensor, fresh: Tensor) -> Any:
@@ -44,9 +32,8 @@ def one_step(data: Tensor, x_t: Tensor, x0: Tensor, kept: Tensor, fresh: Tensor)
     for axis, ends, title in zip(axes, (kept[None], fresh), titles):
         bare(axis, title).set_aspect("equal")
         axis.scatter(*data.T, s=4, color=LIGHT, antialiased=False)
-        size = 45 if len(ends) == 1 else 6
-        settings = {"label": "$x_s$", "zorder": 3, "antialiased": len(ends) == 1}
-        axis.scatter(*ends.T, s=size, color=ORANGE, **settings)
+        size, smooth = (45, True) if len(ends) == 1 else (6, False)
+        axis.scatter(*ends.T, s=size, color=ORANGE, label="$x_s$", zorder=3, antialiased=smooth)
         axis.plot(*torch.stack([x_t, x0]).T, "--", color=DARK, linewidth=1, zorder=4)
         axis.scatter(*x_t, s=45, color=DARK, label="$x_t$", zorder=5)
         axis.scatter(*x0, s=110, color=BLUE, marker="*", label=r"$\hat x_0$", zorder=5)
@@ -62,18 +49,15 @@ def reverse_kernels(x: Tensor, truth: Tensor, step: Tensor, titles: Sequence[str
         truth, step: (K, N) densities there, one row a panel.
         titles: K of them.
     """
-    figure, axes = new(1, len(truth), size=(6.4, 2.4))
-    for axis, true, drawn, title in zip(np.atleast_1d(axes), truth, step, titles):
+    names = ("$q(x_s | x_t)$", "the step")
+    panels = {title: dict(zip(names, pair)) for title, *pair in zip(titles, truth, step)}
+    figure = lines(panels, x, (6.4, 2.4), legend=False, xlabel="$x_s$", yticks=[])
+    for axis, true, drawn in zip(figure.axes, truth, step):
         axis.fill_between(x, true, color=BLUE, alpha=0.25, linewidth=0)
-        axis.plot(x, true, color=BLUE, label="$q(x_s | x_t)$")
-        axis.plot(x, drawn, "--", color=ORANGE, label="the step")
-        axis.set_title(title)
-        axis.set_xlabel("$x_s$")
-        axis.set_yticks([])
         seen = x[(true > 0.002 * true.max()) | (drawn > 0.002 * drawn.max())]
         axis.set_xlim(seen.min().item(), seen.max().item())
         axis.set_ylim(0, 1.45 * max(true.max().item(), drawn.max().item()))  # room for the legend
-    np.atleast_1d(axes)[0].legend(loc="upper left", frameon=False)
+    figure.axes[0].legend(loc="upper left", frameon=False)
     return figure
 
 
@@ -86,58 +70,17 @@ def paths(t: Tensor, walks: Mapping[str, Tensor], x: Tensor, density: Tensor) ->
         x: (N,) places.
         density: (S, N) true density of x_t; each column is drawn as strong as its maximum.
     """
-    figure, axes = new(1, len(walks), size=(6.4, 2.8), sharey=True)
+    style = {"linewidth": 0.7, "antialiased": False}
+    panels = {title: {"": states} for title, states in walks.items()}
+    looks = [(ORANGE, "-")]
+    figure = lines(panels, t, (6.4, 2.8), looks, style=style, legend=False, sharey=True)
     shade = (density / density.max(dim=1, keepdim=True).values).T
     levels = [0.05, 0.25, 0.5, 0.75, 1.01]  # few tones keep the picture small
-    for axis, (title, states) in zip(np.atleast_1d(axes), walks.items()):
+    for axis in figure.axes:
         axis.contourf(t, x, shade, levels=levels, cmap="Blues", vmax=2, antialiased=False)
-        axis.plot(t, states, color=ORANGE, linewidth=0.7, antialiased=False)
-        axis.set_title(title)
-        axis.set_xlabel("timestep $t$")
-        axis.set_xlim(t.max().item(), t.min().item())
+        axis.set(xlabel="timestep $t$", xlim=(t.max().item(), t.min().item()))
         axis.set_ylim(x.min().item(), x.max().item())
-    np.atleast_1d(axes)[0].set_ylabel("$x_t$")
-    return figure
-
-
-def histograms(
-    drawn: Mapping[str, Sequence[Tensor]], x: Tensor, density: Tensor, titles: Sequence[str]
-) -> Any:
-    """Histograms of samples over the true density, a panel for each moment.
-
-    Args:
-        drawn: for each name the samples of every moment, (P,) each.
-        x: (N,) places.
-        density: (K, N) true density at the K moments.
-        titles: K of them.
-    """
-    figure, axes = new(1, len(titles), size=(7.0, 2.4), sharex=True)
-    bins = np.linspace(float(x.min()), float(x.max()), 45)
-    for k, (axis, title) in enumerate(zip(np.atleast_1d(axes), titles)):
-        axis.fill_between(x, density[k], color=BLUE, alpha=0.25, linewidth=0)
-        for (name, moments), colour in zip(drawn.items(), (ORANGE, GREEN)):
-            settings = {"bins": bins, "density": True, "histtype": "step", "linewidth": 1.3}
-            axis.hist(moments[k].numpy(), color=colour, label=name, **settings)
-        axis.set_title(title)
-        axis.set_yticks([])
-    legend_below(figure, np.atleast_1d(axes)[0])
-    return figure
-
-
-def errors(evaluations: Mapping[str, Sequence[int]], error: Mapping[str, Sequence[float]]) -> Any:
-    """Error against the number of evaluations, both on logarithmic axes.
-
-    Args:
-        evaluations, error: for each sampler one number a walk.
-    """
-    figure, axis = new(size=(5.2, 2.9))
-    styles = zip((DARK, GREEN, ORANGE), ("o-", "s--", "^-"))
-    for name, (colour, style) in zip(error, styles):
-        axis.loglog(evaluations[name], error[name], style, color=colour, markersize=5, label=name)
-    axis.set_xlabel("evaluations of the denoiser")
-    axis.set_ylabel("distance from the exact end")
-    axis.grid(True, which="major", color=LIGHT, linewidth=0.6)
-    axis.legend(frameon=False)
+    figure.axes[0].set_ylabel("$x_t$")
     return figure
 
 
@@ -162,23 +105,6 @@ def cloud(x: Tensor, followed: int = 12, side: int = 120, reach: float = 3.2) ->
         top, left = max(side - 3 - row, 0), max(column - 2, 0)
         picture[top : top + 5, left : left + 5] = -1.0
     return picture[None]
-
-
-def slope(x: Tensor, density: Tensor, score: Tensor) -> Any:
-    """A density in one dimension, its logarithm, and the slope of that: the score.
-
-    Args:
-        x, density, score: (N,).
-    """
-    figure, axes = new(1, 3, size=(7.0, 2.5))
-    titles = ("density $q(x)$", r"$\log q(x)$", r"score $\nabla_x \log q(x)$")
-    for axis, values, title in zip(axes, (density, density.log(), score), titles):
-        axis.plot(x, values, color=BLUE)
-        axis.set_title(title)
-        axis.set_xlabel("$x$")
-    axes[0].set_ylim(0, None)
-    axes[2].axhline(0, color=GREY, linewidth=0.8)
-    return figure
 
 
 def field(
@@ -231,42 +157,44 @@ def score_estimates(
     """
     settings = {"height_ratios": [4, 1], "sharex": True, "squeeze": False}
     figure, axes = new(2, len(titles), size=(7.0, 3.8), **settings)
-    for k, title in enumerate(titles):
-        above, below = axes[0, k], axes[1, k]
+    bins = np.linspace(float(x.min()), float(x.max()), 90)
+    for k, (above, below) in enumerate(axes.T):
         above.plot(x, estimates[k].T, color=ORANGE, linewidth=1.1, alpha=0.8)
         above.plot(x, truth[k], color=BLUE, linewidth=2.2)
         above.axhline(0, color=GREY, linewidth=0.8)
-        above.set_ylim(-reach[k], reach[k])
-        above.set_title(title)
-        bins = np.linspace(float(x.min()), float(x.max()), 90)
+        above.set(title=titles[k], ylim=(-reach[k], reach[k]))
         below.hist(data[k].numpy(), bins=bins, color=BLUE)
-        below.set_yticks([])
-        below.set_xlabel("$x_t$")
+        below.set(xlabel="$x_t$", yticks=[])
     axes[0, 0].set_ylabel("score")
     axes[1, 0].set_ylabel("count")
     return figure
 
 
-def scatters(
-    clouds: Sequence[Tensor], titles: Sequence[str], data: int = 1, reach: float = 2.6
-) -> Any:
-    """Clouds of points side by side.
+def errors(evaluations: Mapping[str, Sequence[int]], error: Mapping[str, Sequence[float]]) -> Any:
+    """Error against the number of evaluations, both on logarithmic axes.
 
     Args:
-        clouds: tensors (P, 2); a cloud that has shrunk to a spot is drawn with larger dots.
-        titles: one each.
-        data: how many of them, from the left, are data and drawn in blue.
-        reach: coordinate of the right edge.
+        evaluations, error: for each sampler one number a walk.
     """
-    figure, axes = new(1, len(clouds), size=(6.6, 6.6 / len(clouds) + 0.5))
-    for i, (axis, points, title) in enumerate(zip(np.atleast_1d(axes), clouds, titles)):
-        bare(axis, title).set_aspect("equal")
-        colour = BLUE if i < data else ORANGE
-        spots = len(points.round(decimals=1).unique(dim=0))
-        size = 40 if spots < 10 else 4
-        axis.scatter(*points.T, s=size, color=colour, linewidth=0)
-        axis.set_xlim(-reach, reach)
-        axis.set_ylim(-reach, reach)
-        for side in axis.spines.values():
-            side.set_visible(True)
+    named = {name: (evaluations[name], error[name]) for name in error}
+    looks, style = [(DARK, "o-"), (GREEN, "s--"), (ORANGE, "^-")], {"markersize": 5}
+    figure = lines({"": named}, (), (5.2, 2.9), looks, style=style, xscale="log", yscale="log")
+    (axis,) = figure.axes
+    axis.set(xlabel="evaluations of the denoiser", ylabel="distance from the exact end")
+    axis.grid(True, which="major", color=LIGHT, linewidth=0.6)
+    return figure
+
+
+def slope(x: Tensor, density: Tensor, score: Tensor) -> Any:
+    """A density in one dimension, its logarithm, and the slope of that: the score.
+
+    Args:
+        x, density, score: (N,).
+    """
+    panels = {"density $q(x)$": density, r"$\log q(x)$": density.log()}
+    panels[r"score $\nabla_x \log q(x)$"] = score
+    named = {title: {"": values} for title, values in panels.items()}
+    figure = lines(named, x, (7.0, 2.5), legend=False, xlabel="$x$")
+    figure.axes[0].set_ylim(0, None)
+    figure.axes[2].axhline(0, color=GREY, linewidth=0.8)
     return figure

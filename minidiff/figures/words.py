@@ -8,42 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from minidiff import plots
 from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, arrow, bare, legend_below, new
+from minidiff.figures.panels import box, lines, write
 from minidiff.glyphs import DATA, load_glyphs
 from minidiff.storage import CheckpointError, read_info, read_tensors
-from minidiff.text import TextEncoder, TextTokens
-from minidiff.unet import Attention, UNet
-
-__all__ = [
-    "EMBEDDINGS",
-    "Definitions",
-    "attention_maps",
-    "attention_weights",
-    "cross_attention",
-    "cross_attention_maps",
-    "curves",
-    "definitions",
-    "digest",
-    "load_definitions",
-    "maps",
-    "pooled",
-    "similarities",
-    "table_rows",
-    "text_to_array",
-    "tokens_of",
-]
+from minidiff.text import TextTokens
 
 #: The folder with the table that ships.
 EMBEDDINGS = DATA / "embeddings"
@@ -114,23 +95,8 @@ def load_definitions(folder: Path = EMBEDDINGS) -> Definitions:
 # ------------------------------------------------------------------- looking inside
 
 
-def tokens_of(encoder: TextEncoder, prompt: str) -> list[str]:
-    """The n tokens of a prompt as text, the encoder's own marks among them."""
-    (ids,) = encoder._token_ids([prompt])
-    return [str(token) for token in encoder._tokenizer.convert_ids_to_tokens(ids)]
-
-
-def table_rows(encoder: TextEncoder, prompt: str) -> Tensor:
-    """(n, d): the row of each token in the encoder's table, before it looks at its neighbours."""
-    (ids,) = encoder._token_ids([prompt])
-    table: Tensor = encoder._model.get_input_embeddings().weight
-    return table[ids].detach().cpu()
-
-
-def attention_weights(
-    layer: Attention, x: Tensor, context: Tensor, mask: Tensor | None = None
-) -> Tensor:
-    """What `Attention` weighs with, which torch's own function does not return.
+def attention_weights(layer: Any, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+    """What a layer `minidiff.unet.Attention` weighs with; torch's own function does not return it.
 
     (B, m, C), (B, n, d), mask (B, 1, 1, n) or None -> (B, heads, m, n); each row sums to 1.
     """
@@ -143,88 +109,73 @@ def attention_weights(
 
 
 @contextmanager
-def attention_maps(network: UNet) -> Iterator[dict[str, Tensor]]:
+def attention_maps(network: nn.Module) -> Iterator[dict[str, Tensor]]:
     """While this is open, every call of the network leaves its cross-attention in the dictionary.
 
     The name of a layer -> weights (B, heads, places, tokens).
     """
     seen: dict[str, Tensor] = {}
 
-    def note(name: str) -> Any:
-        def hook(layer: Any, inputs: tuple[Any, ...], _: Tensor) -> None:
-            with torch.no_grad():
-                seen[name] = attention_weights(layer, *inputs)
+    def see(name: str, layer: nn.Module, inputs: tuple[Any, ...], _: Tensor) -> None:
+        with torch.no_grad():
+            seen[name] = attention_weights(layer, *inputs)
 
-        return hook
-
-    layers = [(n, m) for n, m in network.named_modules() if n.endswith("cross_attention")]
-    handles = [layer.register_forward_hook(note(name)) for name, layer in layers]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in network.named_modules():
+            if name.endswith("cross_attention"):
+                hooks.enter_context(layer.register_forward_hook(partial(see, name)))
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 # ------------------------------------------------------------------- figures: text to vectors
 
 
-def text_to_array(
-    text: str, tokens: Sequence[str], rows: Tensor, states: Tensor, shown: int = 24, layers: int = 6
-) -> Any:
+def text_to_array(text: str, tokens: Sequence[str], rows: Tensor, states: Tensor) -> Any:
     """From a text to an (n, d) array, one column a token.
 
     Args:
         tokens: n of them.
         rows: (n, d) of the encoder's table.
-        states: (n, d) what the encoder makes of them.
-        shown: how many of the d numbers are drawn.
-        layers: of the language model.
+        states: (n, d) what the encoder makes of them; 24 of the d numbers are drawn.
     """
-    n, d = states.shape
+    (n, d), shown = states.shape, 24
     figure, axes = new(3, 1, size=(7.0, 5.4), height_ratios=[1.0, 1.6, 2.3])
     head, *arrays = axes
     bare(head)
     head.set(xlim=(-0.5, n - 0.5), ylim=(0, 3))
     head.text((n - 1) / 2, 2.5, f"“{text}”", ha="center", va="center", fontsize=13)
     for i, token in enumerate(tokens):
-        box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": DARK}
-        head.text(i, 0.7, token, ha="center", va="center", fontsize=11, bbox=box)
+        frame = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": DARK}
+        head.text(i, 0.7, token, ha="center", va="center", fontsize=11, bbox=frame)
     arrow(head, ((n - 1) / 2, 2.1), ((n - 1) / 2, 1.4))
-    labels = [
-        f"a row of the table\nfor each token\n(first {shown} of {d})",
-        f"after the\nlanguage model\n(first {shown} of {d})",
-    ]
-    for axis, values, label in zip(arrays, (rows, states), labels):
+    names = ("a row of the table\nfor each token", "after the\nlanguage model")
+    for axis, values, name in zip(arrays, (rows, states), names):
         part = values[:, :shown].T
         limit = float(values.std()) * 2.5
         axis.imshow(part.numpy(), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
         bare(axis)
         axis.vlines([i + 0.5 for i in range(n - 1)], -0.5, shown - 0.5, color="white", lw=14)
+        label = f"{name}\n(first {shown} of {d})"
         axis.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=12)
-    title = f"language model: {layers} layers, in each of which every token looks at all"
+    title = "language model: 6 layers, in each of which every token looks at all"
     arrays[1].set_title(title, color=ORANGE)
     arrays[1].set_xlabel(f"n = {n} tokens, d = {d} numbers each")
     return figure
 
 
-def similarities(matrices: dict[str, Tensor], labels: Sequence[str], lowest: float = 0.6) -> Any:
-    """Square tables of cosines side by side, the rows named once.
+def similarities(matrices: dict[str, Tensor], labels: Sequence[str]) -> Any:
+    """Square tables of cosines side by side, the rows named once; 0.6 and less is drawn white.
 
     Args:
         matrices: title -> (k, k).
         labels: k of them.
-        lowest: the cosine that is drawn white.
     """
     figure, (axes,) = new(1, len(matrices), size=(7.2, 2.9), squeeze=False)
     for axis, (title, matrix) in zip(axes, matrices.items()):
-        axis.imshow(matrix.numpy(), cmap="Blues", vmin=lowest, vmax=1.0)
+        axis.imshow(matrix.numpy(), cmap="Blues", vmin=0.6, vmax=1.0)
         bare(axis, title)
-        for i, row in enumerate(matrix.tolist()):
-            for k, value in enumerate(row):
-                dark = value > (1 + lowest) / 2
-                colour = "white" if dark else DARK
-                axis.text(k, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
+        numbers = [[f"{value:.2f}" for value in row] for row in matrix.tolist()]
+        write(axis, numbers, matrix > 0.8, fontsize=9)
     axes[0].set_yticks(range(len(labels)), labels, fontsize=10)
     axes[0].tick_params(length=0)
     return figure
@@ -245,16 +196,8 @@ def maps(panels: dict[str, tuple[Tensor, Tensor]], names: dict[int, str]) -> Any
         size = 3.0 if len(places) > 5000 else 12.0
         axis.scatter(*places.T.numpy(), s=size / 3, c=LIGHT, linewidths=0, rasterized=True)
         for (group, name), mark, colour in zip(names.items(), marks, colours):
-            chosen = places[groups == group]
-            axis.scatter(
-                *chosen.T.numpy(),
-                s=size,
-                c=colour,
-                marker=mark,
-                linewidths=0,
-                label=name,
-                alpha=0.8,
-            )
+            look = {"s": size, "c": colour, "marker": mark, "linewidths": 0, "alpha": 0.8}
+            axis.scatter(*places[groups == group].T.numpy(), label=name, **look)
     legend_below(figure, axes[0, 0], ncols=3, markerscale=2.5)
     return figure
 
@@ -262,10 +205,11 @@ def maps(panels: dict[str, tuple[Tensor, Tensor]], names: dict[int, str]) -> Any
 # ------------------------------------------------------------------- figures: text in the network
 
 
-def cross_attention(network: UNet, image_size: int) -> Any:
+def cross_attention(network: Any, image_size: int) -> Any:
     """Where the text enters the U-Net; every size is read from the network.
 
     Args:
+        network: a `minidiff.unet.UNet`.
         image_size: height and width of the pictures.
     """
     config = network.config
@@ -303,15 +247,8 @@ def _text_column(axis: Any, config: Any, rows: list[float]) -> None:
     arrow(axis, (x, 0.25), (x, 0.75))
     _box(axis, x, 1.3, f"encoder (frozen)\nn × {config.text_dim}", GREY, wide=1.35)
     arrow(axis, (x, 1.85), (x, 2.35))
-    _box(
-        axis,
-        x,
-        3.1,
-        f"linear, then one\n“no text” in front:\n(1 + n) × {width}",
-        ORANGE,
-        1.35,
-        0.75,
-    )
+    added = f"linear, then one\n“no text” in front:\n(1 + n) × {width}"
+    _box(axis, x, 3.1, added, ORANGE, 1.35, 0.75)
     attending = [y for y, attends in zip(rows, config.attention) if attends]
     axis.plot([7.2, 6.6, 6.6], [3.1, 3.1, lowest], color=ORANGE)
     axis.plot([6.6, 6.6], [3.1, max(attending)], color=ORANGE)
@@ -335,11 +272,8 @@ def _text_column(axis: Any, config: Any, rows: list[float]) -> None:
 def _box(
     axis: Any, x: float, y: float, text: str, colour: str, wide: float = 0.9, high: float = 0.55
 ) -> None:
-    from matplotlib.patches import Rectangle
-
-    corner = (x - wide, y - high)
-    axis.add_patch(Rectangle(corner, 2 * wide, 2 * high, facecolor="white", edgecolor=colour, lw=2))
-    axis.text(x, y, text, ha="center", va="center", fontsize=10)
+    """A box around (x, y), that far to all sides."""
+    box(axis, (x - wide, y - high), 2 * wide, 2 * high, text, edgecolor=colour, linewidth=2)
 
 
 def cross_attention_maps(picture: Tensor, weights: Tensor, tokens: Sequence[str]) -> Any:
@@ -351,8 +285,8 @@ def cross_attention_maps(picture: Tensor, weights: Tensor, tokens: Sequence[str]
         tokens: n of them; at most five are shown a row.
     """
     columns = min(6, len(tokens) + 1)
-    lines = -(-len(tokens) // (columns - 1))
-    figure, axes = new(lines, columns, size=(7.2, 1.55 * lines), squeeze=False)
+    rows = -(-len(tokens) // (columns - 1))
+    figure, axes = new(rows, columns, size=(7.2, 1.55 * rows), squeeze=False)
     for axis in axes.flat:
         bare(axis)
     plots.draw(axes[0, 0], picture)
@@ -366,22 +300,16 @@ def cross_attention_maps(picture: Tensor, weights: Tensor, tokens: Sequence[str]
     return figure
 
 
-def curves(
-    t: Sequence[float], panels: dict[str, dict[str, Sequence[float]]], xlabel: str = "timestep t"
-) -> Any:
+def curves(t: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
     """Curves over t, noise at the left as in sampling.
 
     Args:
         panels: title -> name of a curve -> its values.
     """
-    figure, axes = new(1, len(panels), size=(7.2, 2.6), squeeze=False)
-    styles = [(BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^:")]
-    for axis, (title, lines) in zip(axes[0], panels.items()):
-        for (name, values), (colour, style) in zip(lines.items(), styles):
-            axis.plot(t, values, style, color=colour, label=name, markersize=4)
-        axis.set(title=title, xlabel=xlabel)
+    looks, style = [(BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^:")], {"markersize": 4}
+    figure = lines(panels, t, (7.2, 2.6), looks, style=style, legend=False, xlabel="timestep t")
+    for axis in figure.axes:
         axis.axhline(0, color=GREY, lw=0.8)
         axis.invert_xaxis()
-        if len(lines) > 1:
-            axis.legend(fontsize=9, frameon=False)
+        axis.legend(fontsize=9, frameon=False)
     return figure
