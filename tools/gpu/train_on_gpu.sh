@@ -163,7 +163,7 @@ copy_weights() {
 import sys
 from pathlib import Path
 
-from minidiff.checkpoints import load_model, save_model
+from minidiff.model import load_model, save_model
 from minidiff.run_folder import latest_checkpoint
 
 newest = latest_checkpoint(Path(sys.argv[1]))
