@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from minidiff.texts import EncodedTexts
 
-__all__ = ["Batch", "Batches", "PictureDataset"]
-
 # What random numbers are for: the second part of the key of `seeded_generator`, so that no two uses
 # of a seed see the same numbers. (3: held_out; 4 and 6: evaluation; 5: metrics.bootstrap.)
 CHOICES, NOISE, ORDER = range(3)

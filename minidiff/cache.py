@@ -16,8 +16,6 @@ from torch import Tensor
 from minidiff.inputs import warn
 from minidiff.storage import Tensors, write_file
 
-__all__ = ["cache_dir", "cached"]
-
 
 def cached(
     name: str,

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from minidiff.batches import PictureDataset
     from minidiff.training import Trainer
 
-__all__ = ["SampleGrids", "config_of", "pictures_of", "remembered"]
-
 SAMPLE_PROMPTS = ("gold", "water", "tree", "bird", "fire", "hand", "a kind of fish", "to speak")
 
 

@@ -22,16 +22,6 @@ from torch import Tensor
 
 from minidiff.schedules import Schedule, is_finite, number_within
 
-__all__ = [
-    "PREDICTION_TYPES",
-    "Denoiser",
-    "Guided",
-    "IdealDenoiser",
-    "NetworkDenoiser",
-    "Prediction",
-    "training_target",
-]
-
 #: What a network can be trained to predict, see `training_target`.
 PREDICTION_TYPES = ("eps", "x0", "v", "flow")
 Range = tuple[float, float] | None

@@ -18,8 +18,6 @@ from minidiff.inputs import plain_torch
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["accelerator", "precision", "usual_torch"]
-
 
 @contextlib.contextmanager
 def usual_torch() -> Iterator[None]:

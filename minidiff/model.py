@@ -21,8 +21,6 @@ from minidiff.schedules import Schedule, make_schedule
 from minidiff.spaces import SPACES, Pixels
 from minidiff.storage import CheckpointError, read_info, read_tensors, write_folder
 
-__all__ = ["ModelConfig", "check_network", "load_model", "load_weights", "save_model"]
-
 # Where a text is followed is decided while there is much noise, so the steps lie closer together
 # there; how much better the pictures are is in benchmarks/results/quality_samplers.json.
 SHIFT = {"straight": 3.0}

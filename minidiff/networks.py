@@ -20,8 +20,6 @@ from torch import nn
 
 from minidiff.unet import UNet, UNetConfig
 
-__all__ = ["NETWORKS", "Description", "build", "describe", "registered"]
-
 #: name -> class, and class of its config.
 NETWORKS: dict[str, tuple[Any, Any]] = {"unet": (UNet, UNetConfig)}
 

@@ -33,8 +33,6 @@ from minidiff.storage import CheckpointError
 if TYPE_CHECKING:
     from minidiff.text import TextEncoder
 
-__all__ = ["Frame", "Frames", "Pipeline", "default_device", "load"]
-
 WITHOUT_TEXT = (
     'this model was trained without text: leave the prompt empty (""), and negative_prompt too'
 )

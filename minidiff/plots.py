@@ -24,8 +24,6 @@ from minidiff.storage import write_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["animation", "grid", "save_picture", "show", "to_uint8"]
-
 GAP = 4  # white pixels between the cells of a grid
 GIF_SIDE = 65_535  # pixels: a GIF has two bytes for each side
 

@@ -21,8 +21,6 @@ from minidiff.networks import NETWORKS, describe, registered
 from minidiff.spaces import Pixels
 from minidiff.unet import UNetConfig
 
-__all__ = ["TrainingConfig"]
-
 RECIPES = Path(__file__).parent / "recipes"
 
 

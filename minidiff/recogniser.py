@@ -21,8 +21,6 @@ from minidiff.glyphs import as_pictures
 from minidiff.inputs import as_path, plain_torch
 from minidiff.storage import CheckpointError, read_info, read_tensors, write_folder
 
-__all__ = ["LAYOUTS", "RADICALS", "Recogniser", "load_recogniser", "save_recogniser"]
-
 FOLDER = Path(__file__).parent / "data" / "recogniser"
 RADICALS = 214  #: Kangxi radicals, 1 to 214
 #: How the parts of a character are put together.

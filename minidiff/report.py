@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["as_text"]
-
 
 def as_text(result: dict[str, Any]) -> str:
     """What `minidiff.evaluation.evaluate` returned, as tables."""

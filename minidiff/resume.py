@@ -17,8 +17,6 @@ from minidiff.inputs import is_folder
 from minidiff.model import ModelConfig, load_model, load_weights, model_info
 from minidiff.recipe import TrainingConfig
 
-__all__ = ["Beginning", "checkpoint"]
-
 
 class Beginning:
     """What there is to begin with; both checks come before minutes go into encoding texts.

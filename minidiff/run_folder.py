@@ -25,8 +25,6 @@ from minidiff import storage
 from minidiff.endings import RESUME, TrainingStopped, uninterrupted
 from minidiff.inputs import is_file
 
-__all__ = ["RunLock", "latest_checkpoint"]
-
 KEPT = 2  # checkpoints: should the newest be damaged, there is one to go on from
 
 

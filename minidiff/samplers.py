@@ -47,24 +47,6 @@ from torch import Tensor
 from minidiff.denoisers import Denoiser, NetworkDenoiser, Prediction, checked_answer
 from minidiff.schedules import Schedule, make_schedule, number_within, whole_number
 
-__all__ = [
-    "HISTORY",
-    "SAMPLERS",
-    "Step",
-    "ddim",
-    "ddpm",
-    "dpmpp_2m",
-    "dpmpp_2m_sde",
-    "evaluations",
-    "extrapolated",
-    "heun",
-    "move",
-    "sample",
-    "sample_steps",
-    "seeded_generator",
-    "standard_normal",
-]
-
 Generators = torch.Generator | Sequence[torch.Generator] | None
 Noise = Callable[[], Tensor]
 History = Sequence[Prediction]

@@ -19,8 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["SCHEDULES", "Schedule", "make_schedule", "rescale_zero_terminal_snr"]
-
 
 def whole_number(name: str, value: Any) -> int:
     """As an int; numpy's and torch's integers are welcome too, True and 3.0 are not.

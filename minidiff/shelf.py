@@ -12,8 +12,6 @@ from minidiff.inputs import as_path, is_folder, warn_of_namesake
 from minidiff.run_folder import latest_checkpoint
 from minidiff.storage import read_info
 
-__all__ = ["DEFAULT_MODEL", "ModelCard", "find_model", "pretrained"]
-
 MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = "glyph64"
 

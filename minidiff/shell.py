@@ -18,8 +18,6 @@ from typing import Any
 
 from minidiff.endings import RESUME, TrainingStopped
 
-__all__ = ["as_path", "is_users", "message", "show_warning", "told_to_go_on"]
-
 USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, TrainingStopped)
 
 

@@ -15,8 +15,6 @@ from torch import Tensor
 from minidiff.glyphs import as_pictures
 from minidiff.inputs import check_settings
 
-__all__ = ["SPACES", "Pixels"]
-
 
 @dataclass(frozen=True)
 class Pixels:

@@ -27,8 +27,6 @@ from torch import Tensor
 
 from minidiff.inputs import as_path, is_file
 
-__all__ = ["CheckpointError", "read_info", "read_tensors", "write_file", "write_folder"]
-
 FORMAT = "minidiff"
 VERSION, READ = 2, (1, 2)  # what is written, and what can be read
 Tensors = dict[str, Tensor]

@@ -17,8 +17,6 @@ from minidiff.inputs import as_path, plain_torch, warn
 from minidiff.storage import Tensors
 from minidiff.text import TextEncoder, TextTokens, checked_texts
 
-__all__ = ["EncodedTexts", "different_texts", "encode_texts", "warn_of_alike"]
-
 
 @dataclass
 class EncodedTexts:

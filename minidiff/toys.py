@@ -19,17 +19,6 @@ from torch import Tensor, nn
 from minidiff.denoisers import Denoiser
 from minidiff.schedules import Schedule
 
-__all__ = [
-    "Mixture",
-    "MixtureDenoiser",
-    "ToyNetwork",
-    "moons",
-    "ring",
-    "spiral",
-    "standardised",
-    "two_peaks",
-]
-
 
 @dataclass(frozen=True)
 class Mixture:

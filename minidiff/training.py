@@ -38,8 +38,6 @@ from minidiff.model import save_model
 from minidiff.recipe import TrainingConfig
 from minidiff.resume import Beginning, checkpoint
 
-__all__ = ["Trainer"]
-
 
 class Trainer:
     """Trains a network on a data set into a run folder.

@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Attention", "UNet", "UNetConfig", "timestep_embedding"]
-
 LARGEST = 65_536  # of any size: beyond, torch could not count the weights
 
 
