@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from minidiff import plots, shell
 from minidiff.datasets import ImageFolder
 from minidiff.glyphs import GlyphDataset
+from minidiff.inputs import warn
 from minidiff.networks import NETWORKS
 from minidiff.pipeline import Pipeline
 from minidiff.recipe import TrainingConfig
@@ -98,10 +98,7 @@ class SampleGrids:
                 self.failed = True
                 if not shell.is_users(error):
                     traceback.print_exception(error)
-                warnings.warn(
-                    f"a sample sheet failed, training goes on: {type(error).__name__}: {error}",
-                    stacklevel=2,
-                )
+                warn(f"a sample sheet failed, training goes on: {type(error).__name__}: {error}")
 
     def draw(self, trainer: Trainer) -> None:
         if self.pipeline is None:

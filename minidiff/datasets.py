@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minidiff.glyphs import Pictures, check_size, prompts_of
-from minidiff.inputs import as_path
+from minidiff.inputs import as_path, warn
 
 #: What is opened, where the installed Pillow has it.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM")
@@ -77,12 +77,11 @@ class ImageFolder(Pictures):
                     blank.append(row)
         self.images = torch.stack(pictures)
         if blank:
-            warnings.warn(
+            warn(
                 f"{len(blank)} of {len(rows)} pictures have next to no contrast in grey, first "
                 f"{blank[0].file_name!r} ({blank[0].where}): multiply small numbers such as those "
                 "of a mask up to 255, darken what is white on a transparent ground, crop what is "
-                f"too fine for {self.size} pixels, or take out their rows.",
-                stacklevel=2,
+                f"too fine for {self.size} pixels, or take out their rows."
             )
 
 
