@@ -188,11 +188,7 @@ def encode_prompts(
         )
     if not isinstance(datasets[0], GlyphDataset):
         ours = different_texts(datasets[0].prompts)
-        # Of a sign of another script only that there is one may be left.
-        nothing = set(encoder.token_ids(["\N{CUNEIFORM SIGN A}"])[0])
-        unknown = sorted(set(encoder.unknown_words(ours)))
-        pieces = zip(unknown, encoder.token_ids(unknown))
-        words = [word for word, ids in pieces if not nothing.issuperset(ids)]
+        words = encoder.unknown_words(ours)
         if accelerator.is_main_process:
             warn_of_alike(ours, encoder)
     texts = different_texts(*(dataset.prompts for dataset in datasets))
