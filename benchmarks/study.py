@@ -25,7 +25,7 @@ import torch
 from machine import RESULTS, described, machine, write
 
 from minidiff.denoisers import NetworkDenoiser
-from minidiff.glyphs import GlyphDataset, to_float
+from minidiff.glyphs import GlyphDataset
 from minidiff.held_out import HELD_OUT_CHOICE, LOSS_NOISE
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import latest_checkpoint
@@ -93,16 +93,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 def losses(trainer: Trainer, network: Any, with_text: bool = True) -> dict[str, float]:
     """Error of the straight line's flow at its t = 62, 188, ..., whatever was trained."""
     straight, schedule = make_schedule("straight"), trainer.schedule
-    assert trainer.held_out is not None and trainer.held_out_rows is not None
+    held_out = trainer.held_out
+    assert held_out is not None
     choice = seeded_generator(0, HELD_OUT_CHOICE)
-    chosen = torch.randperm(len(trainer.held_out), generator=choice)[:HELD_OUT]
-    rows = trainer.held_out_rows[chosen]
-    tokens, mask = trainer._read(rows if with_text else torch.full_like(rows, -1))
-    x0 = trainer.model_config.space.to_data(to_float(trainer.held_out[chosen]))
+    chosen = torch.randperm(len(held_out.images), generator=choice)[:HELD_OUT]
+    pictures, told = held_out.whole(chosen)
+    if not with_text:
+        told = held_out.read(torch.full((len(chosen),), -1))
+    x0 = trainer.model_config.space.to_data(pictures)
     eps = torch.randn(x0.shape, generator=seeded_generator(0, LOSS_NOISE))
-    denoiser = NetworkDenoiser(
-        network.eval(), schedule, trainer.config.prediction_type, tokens=tokens, mask=mask
-    )
+    denoiser = NetworkDenoiser(network.eval(), schedule, trainer.config.prediction_type, **told)
     result = {}
     for k in range(8):
         t = round(1000 * (2 * k + 1) / 16)

@@ -44,8 +44,9 @@ from tqdm import tqdm
 
 import minidiff
 from minidiff import storage
+from minidiff.cache import cache_dir
 from minidiff.evaluation import draw
-from minidiff.glyphs import GlyphDataset, cache_dir, to_float
+from minidiff.glyphs import GlyphDataset, to_float
 from minidiff.model import save_model
 from minidiff.pipeline import load
 from minidiff.recipe import TrainingConfig

@@ -23,6 +23,7 @@ from minidiff.model import ModelConfig
 from minidiff.networks import describe
 from minidiff.recipe import TrainingConfig
 from minidiff.samplers import seeded_generator
+from minidiff.spaces import SPACES
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -226,7 +227,9 @@ def check_dataset(config: TrainingConfig, dataset: Any) -> None:
             "the data set must have .images, a uint8 tensor (N, C, H, W), and .prompts, as "
             f"minidiff.datasets.ImageFolder has, got a {type(dataset).__name__} without"
         )
-    shape, channels = tuple(images.shape[1:]), describe(config.network).in_channels
+    network = describe(config.network)
+    shape = tuple(images.shape[1:])
+    channels = SPACES[config.space].channels or network.in_channels
     if shape[1:] != (size, size):
         raise ValueError(
             f"the recipe wants pictures of {size} × {size} pixels, those of the data set have "
@@ -240,7 +243,7 @@ def check_dataset(config: TrainingConfig, dataset: Any) -> None:
     if shape[0] != channels:
         raise ValueError(
             f"the recipe wants pictures with in_channels = {channels}, those of the data set "
-            f"have {shape[0]}: set in_channels = {shape[0]} under [{describe(config.network).name}]"
+            f"have {shape[0]}: set in_channels = {shape[0]} under [{network.name}]"
         )
     if config.text_encoder is not None:
         _check_prompts(getattr(dataset, "prompts", None), len(images))

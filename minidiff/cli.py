@@ -159,6 +159,11 @@ def sample(
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
     pipeline = load(model)
+    if (channels := pipeline.space.channels or pipeline.config.shape[0]) != 1:
+        raise ValueError(
+            f"this model draws pictures in {channels} channels, and only grey ones can be written: "
+            "draw in Python, minidiff.load(...)(...)"
+        )
     prompt = _checked_prompts(prompt, negative_prompt, pipeline)
     arguments: dict[str, Any] = {
         "negative_prompt": negative_prompt,

@@ -12,6 +12,7 @@ from minidiff import plots, shell
 from minidiff.datasets import ImageFolder
 from minidiff.glyphs import GlyphDataset
 from minidiff.inputs import warn
+from minidiff.model import read_config
 from minidiff.networks import NETWORKS
 from minidiff.pipeline import Pipeline
 from minidiff.recipe import TrainingConfig
@@ -68,6 +69,7 @@ def config_of(
         known = newest_info(running)[1]["training"]
     elif source is not None:
         info = read_info(source)
+        read_config(source, info)  # of a network that is known
         known = {**info.get("record", {}).get("recipe", {}), **info["model"]}
         # How long that run was allowed to take and what it wrote when say nothing of the model.
         names = {*NETWORKS, *(f.name for f in dataclasses.fields(TrainingConfig))}

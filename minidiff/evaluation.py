@@ -272,12 +272,12 @@ def _paper(pipeline: Pipeline, seed: int) -> float:
     By an even walk without fresh noise, which wanders outside the range more than the default does.
     """
     config = pipeline.config
-    shape = (64, 1, config.image_size, config.image_size)
+    shape = (64, *config.shape)
     generators = [samplers.seeded_generator(seed, i) for i in range(64)]
     x = samplers.standard_normal(shape, generators, pipeline.device)
     grid = pipeline.schedule.timesteps(STEPS, shift=1)
     x = samplers.sample(pipeline.denoiser(), x, "dpmpp_2m", timesteps=grid)
-    return round(metrics.border_white(x.cpu() * config.space.std + config.space.mean), 4)
+    return round(metrics.border_white(config.space.to_images(x.cpu(), clip=False)), 4)
 
 
 @lru_cache(maxsize=1)

@@ -44,7 +44,7 @@ is_folder, is_file = os.path.isdir, os.path.isfile
 def warn(message: str) -> None:
     """A UserWarning that points at the line from which this package was called."""
     level, frame = 1, sys._getframe()
-    ours = ("minidiff", "contextlib")  # a decorator that is a context stands in between
+    ours = ("minidiff", "contextlib", "functools")  # decorators of ours stand in between
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in ours:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)

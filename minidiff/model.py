@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from minidiff.denoisers import NetworkDenoiser
 from minidiff.inputs import as_path, check_settings, plain_torch
-from minidiff.networks import NETWORKS, Description, build, describe, registered
+from minidiff.networks import NETWORKS, Description, build, config_of, describe, registered
 from minidiff.schedules import Schedule, make_schedule
-from minidiff.spaces import SPACES, Pixels
+from minidiff.spaces import SPACES, Pixels, name_of
 from minidiff.storage import CheckpointError, read_info, read_tensors, write_folder
 
 # Where a text is followed is decided while there is much noise, so the steps lie closer together
@@ -65,9 +65,8 @@ class ModelConfig:
             raise ValueError(
                 f"num_train_timesteps must be at most 1,000,000, got {self.num_train_timesteps}"
             )
-        if type(self.space) not in SPACES.values():
-            raise ValueError(f"space must be one of {', '.join(SPACES)}, got {self.space!r}")
-        check_network(self)
+        name_of(self.space)  # refuses an unknown one
+        check_network(self, self.space)
         if self.shift is None:
             object.__setattr__(self, "shift", SHIFT.get(self.schedule, 1.0))
         self.make_schedule().timesteps(1)  # a shift that cannot be is found out now
@@ -86,12 +85,10 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, the network and the space under their names: {"unet": {…}, …}."""
-        space = next(name for name, kind in SPACES.items() if type(self.space) is kind)
-        network = describe(self.network).name
         rest = [f.name for f in dataclasses.fields(self) if f.name not in ("network", "space")]
         return {
-            network: dataclasses.asdict(self.network),
-            space: dataclasses.asdict(self.space),
+            describe(self.network).name: dataclasses.asdict(self.network),
+            name_of(self.space): dataclasses.asdict(self.space),
             **{name: getattr(self, name) for name in rest},
         }
 
@@ -105,23 +102,27 @@ class ModelConfig:
         values = dict(values)
         if "data_mean" in values:  # version 1 had pixels only
             values["pixels"] = {"mean": values.pop("data_mean"), "std": values.pop("data_std")}
+        name = registered({n: v for n, v in values.items() if n not in SPACES}, NETWORKS, "network")
+        network = config_of(name, values.pop(name))
         space = registered(values, SPACES, "space")
-        made = {"space": SPACES[space](**values.pop(space))}
-        name = registered(values, NETWORKS, "network")
-        return cls(network=NETWORKS[name][1](**values.pop(name)), **made, **values)
+        return cls(network=network, space=SPACES[space](**values.pop(space)), **values)
 
 
-def check_network(config: Any) -> Description:
+def check_network(config: Any, space: Any) -> Description:
     """Hold against each other what a recipe and a `ModelConfig` both say of the network.
+
+    Args:
+        space: the space, or its class.
 
     Raises:
         ValueError: naming what does not fit or is not known.
     """
     size, network = config.image_size, describe(config.network)
-    multiple = network.multiple * getattr(config, "space", Pixels).factor
+    multiple = network.multiple * space.factor
     if size < 1 or size % multiple:
         raise ValueError(
-            f"image_size must be a multiple of {multiple} for this network, got {size}"
+            f"image_size must be a multiple of {multiple} for this network, got {size}: "
+            f"{config.network}"
         )
     if network.out_channels != network.in_channels:
         raise ValueError(
@@ -175,7 +176,9 @@ def save_model(
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise TypeError(f"dtype must be one of floats such as torch.float16, got {dtype!r}")
     weights = {
-        name.replace("_orig_mod.", "").removeprefix("module."): value.to(dtype)
+        name.replace("_orig_mod.", "").removeprefix("module."): (
+            value.to(dtype) if value.is_floating_point() else value
+        )
         for name, value in network.state_dict().items()
     }
     with torch.device("meta"):
@@ -201,15 +204,24 @@ def load_model(folder: str | Path) -> tuple[nn.Module, ModelConfig, dict[str, An
     """
     folder = as_path("folder", folder)
     info = read_info(folder)
+    config = read_config(folder, info)
+    network = build(config.network)
+    load_weights(network, read_tensors(folder, "model.safetensors", info), folder)
+    return network.eval(), config, info.get("record", {})
+
+
+def read_config(folder: Path, info: dict[str, Any]) -> ModelConfig:
+    """The configuration of the model in a folder, whose config.json holds `info`.
+
+    Raises:
+        CheckpointError: if it describes none, or one of a network or a space that is not known.
+    """
     try:
-        config = ModelConfig.from_dict(info["model"])
-        network = build(config.network)
+        return ModelConfig.from_dict(info["model"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{folder / 'config.json'} does not describe a model ({error}): use another checkpoint"
         ) from error
-    load_weights(network, read_tensors(folder, "model.safetensors", info), folder)
-    return network.eval(), config, info.get("record", {})
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor], source: Path) -> None:

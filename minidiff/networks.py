@@ -3,7 +3,8 @@
 A network is a module that is called as `network(x, t, **condition)`, with x_t (B, C, H, W) and its
 timesteps (B,), and answers in the shape of x_t. It is made from a frozen dataclass, its config,
 which travels in every checkpoint under the network's name. What others must know of it they read
-from a `Description`; a config need only have the attributes in which it differs from that.
+from a `Description`; a config need only have the attributes in which it differs from that. One that
+reads text takes `tokens` and `mask` as well, and is called without them where there is none.
 
 A network of one's own is one more line::
 
@@ -49,16 +50,17 @@ def describe(config: Any) -> Description:
     """What the config of a registered network says of it.
 
     Raises:
-        ValueError: for the config of none.
+        ValueError: for the config of none, or of several.
     """
-    name = next((n for n, (_, kind) in NETWORKS.items() if type(config) is kind), None)
-    if name is None:
+    kinds = [name for name, (_, kind) in NETWORKS.items() if type(config) is kind]
+    if len(kinds) != 1:
         raise ValueError(
             f"network must be the config of a known one ({', '.join(NETWORKS)}), got {config!r}"
+            + (f", which is that of {' and '.join(kinds)}" if kinds else "")
         )
     names = [f.name for f in dataclasses.fields(Description)][1:]
     said = {n: getattr(config, n) for n in names if getattr(config, n, None) is not None}
-    return Description(name, **{"out_channels": said.get("in_channels", 1), **said})
+    return Description(kinds[0], **{"out_channels": said.get("in_channels", 1), **said})
 
 
 def build(config: Any) -> nn.Module:
@@ -69,6 +71,17 @@ def build(config: Any) -> nn.Module:
     """
     network: nn.Module = NETWORKS[describe(config).name][0](config)
     return network
+
+
+def config_of(name: str, table: dict[str, Any]) -> Any:
+    """The config of a network from its name and settings; the lists of JSON become tuples.
+
+    Raises:
+        ValueError, TypeError: as the config's class has it for settings that cannot be.
+    """
+    return NETWORKS[name][1](
+        **{n: tuple(v) if isinstance(v, list) else v for n, v in table.items()}
+    )
 
 
 def registered(values: dict[str, Any], registry: dict[str, Any], kind: str) -> str:

@@ -106,8 +106,8 @@ class Pipeline:
         record: dict[str, Any] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        shape = getattr(network, "config", config.network)
-        if shape != config.network:
+        shape = getattr(network, "config", None)
+        if type(shape) is type(config.network) and shape != config.network:
             raise ValueError(
                 f"the network's shape is {shape}, but that of config.network {config.network}: "
                 "give the config that it was trained with"
@@ -322,7 +322,7 @@ class Pipeline:
 
         text = self.config.max_tokens * (describe(self.config.network).text_dim or 0)
         # The state and two predictions for each, with and without guidance, and the text twice.
-        each = 4 * (12 * math.prod(self.config.shape) + 2 * text)
+        each = 4 * (18 * math.prod(self.config.shape) + 2 * text)
         fit = int(psutil.virtual_memory().available * 0.8) // each
         if images > fit:
             raise ValueError(

@@ -17,8 +17,8 @@ from torch import Tensor
 from minidiff.encoder_files import ENCODERS
 from minidiff.inputs import as_path, check_settings, is_file, warn_of_namesake
 from minidiff.model import ModelConfig, check_network
-from minidiff.networks import NETWORKS, describe, registered
-from minidiff.spaces import Pixels
+from minidiff.networks import NETWORKS, config_of, describe, registered
+from minidiff.spaces import SPACES
 from minidiff.unet import UNetConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -31,6 +31,7 @@ class TrainingConfig:
     Attributes:
         network: the network's config, of a class in `minidiff.networks.NETWORKS`. In a .toml file
             it is a table under the network's name: [unet].
+        space: the name of the space, see `minidiff.spaces.SPACES`.
         image_size: height and width of the pictures in pixels.
         schedule, prediction_type, zero_terminal_snr: what is learnt; see
             `minidiff.model.ModelConfig`.
@@ -58,6 +59,7 @@ class TrainingConfig:
     """
 
     network: Any = field(default_factory=lambda: UNetConfig(stem=4, channels=(96, 96, 128)))
+    space: str = "pixels"
     image_size: int = 64
     schedule: str = "straight"
     zero_terminal_snr: bool = False
@@ -113,7 +115,10 @@ class TrainingConfig:
                 f"max_tokens must be from 3 to 512 for the text encoder {self.text_encoder!r}, "
                 f"got {self.max_tokens}"
             )
-        network = check_network(self)  # better here than after the texts are encoded
+        if self.space not in SPACES:
+            raise ValueError(f"unknown space {self.space!r}: known are {', '.join(SPACES)}")
+        # Better here than after the texts are encoded.
+        network = check_network(self, SPACES[self.space])
         if network.condition_channels:
             raise ValueError(
                 f"{network.name}.condition_channels is {network.condition_channels}, but a recipe "
@@ -161,6 +166,9 @@ class TrainingConfig:
             raise ValueError(f"a recipe must be a table of settings, got {values!r}")
         tables = {n: v for n, v in values.items() if n in NETWORKS or isinstance(v, dict)}
         tables.pop("network", None)
+        if len(tables) > 1 or (tables and "network" in values):
+            names = " and ".join(map(repr, [*tables, *({"network"} & values.keys())]))
+            raise ValueError(f"one network at a time: the recipe has {names}")
         plain = {n: v for n, v in values.items() if n not in tables}
         _check_names(plain, _settings(cls))
         if tables:
@@ -179,7 +187,7 @@ class TrainingConfig:
         return ModelConfig(
             network=self.network,
             image_size=self.image_size,
-            space=Pixels.of(images),
+            space=SPACES[self.space].of(images),
             schedule=self.schedule,
             zero_terminal_snr=self.zero_terminal_snr,
             prediction_type=self.prediction_type,
@@ -211,7 +219,9 @@ def _network(name: str, table: Any) -> Any:
         raise ValueError(f"{name} must be a table of settings, got {table!r}")
     _check_names(table, _settings(kind))
     usual = TrainingConfig().network
-    return dataclasses.replace(usual, **table) if type(usual) is kind else kind(**table)
+    if type(usual) is kind:
+        return dataclasses.replace(usual, **table)
+    return config_of(name, table)
 
 
 def _settings(kind: Any) -> list[str]:

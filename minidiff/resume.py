@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from minidiff import run_folder, storage
 from minidiff.inputs import is_folder
-from minidiff.model import ModelConfig, load_model, load_weights, model_info
+from minidiff.model import ModelConfig, load_model, load_weights, model_info, read_config
 from minidiff.recipe import TrainingConfig
+from minidiff.spaces import name_of
 
 
 class Beginning:
@@ -57,8 +58,8 @@ class Beginning:
         """
         if self.resume:
             self.newest, self.info = run_folder.newest_info(self.folder)
+            before = read_config(self.newest, self.info)
             check_recipe(self.info, config, data)
-            before = ModelConfig.from_dict(self.info["model"])
             count = self.info["record"]["training_images"]
             if count != pictures or not before.space.agrees(model.space):
                 raise ValueError(
@@ -71,12 +72,12 @@ class Beginning:
             self._check_kind(before, model)
         else:
             return model
-        return dataclasses.replace(model, space=before.space)
+        return dataclasses.replace(model, space=before.space, shift=before.shift)
 
     def _check_kind(self, before: ModelConfig, model: ModelConfig) -> None:
         theirs, ours = (run_folder.flat(m.to_dict()) for m in (before, model))
         free = {"text_encoder", "text_fingerprint", "max_tokens", "shift"}
-        free |= set(run_folder.flat({"pixels": dataclasses.asdict(before.space)}))
+        free |= set(run_folder.flat({name_of(before.space): dataclasses.asdict(before.space)}))
         for name in theirs:
             if name not in free and theirs[name] != ours.get(name):
                 raise ValueError(

@@ -93,11 +93,12 @@ def check_new(folder: Path) -> None:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"unet": {"stem": 2}} -> {"unet.stem": 2}"""
+    """{"unet": {"stem": 2}} -> {"unet.stem": 2}; tuples become the lists of JSON."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         inner = flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
-        found |= {f"{prefix}{name}": value} if inner is None else inner
+        plain = list(value) if isinstance(value, tuple) else value
+        found |= {f"{prefix}{name}": plain} if inner is None else inner
     return found
 
 
@@ -229,6 +230,8 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process has left half-written."""
     storage.remove_parts(folder / "checkpoints", "step-*")
     storage.remove_parts(folder, "model")
+    for part in folder.glob(".log.jsonl-*"):
+        part.unlink(missing_ok=True)
 
 
 def save_checkpoint(

@@ -23,7 +23,7 @@ A rule is a plain function, `rule(denoiser, now, s, history, noise, **options)`,
 - `now` is the `Prediction` at (x_t, t), with `now.x_t` and the whole number `now.t`;
 - `s` is the timestep to go to, below `now.t`;
 - `history` holds the predictions of the steps before, newest last: none at the first step, and
-  never more than the last `HISTORY`;
+  never more than the last `HISTORY`, unless `rule.history` is another number;
 - `noise()` draws fresh standard normal noise like x_t;
 - keyword-only arguments, such as eta of `ddim`, are options.
 
@@ -51,7 +51,8 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 Noise = Callable[[], Tensor]
 History = Sequence[Prediction]
 
-#: How many earlier predictions a rule sees: as many as are held in memory.
+#: How many earlier predictions a rule sees (they stay in memory); a rule that looks further back
+#: says so itself: `my_rule.history = 9`.
 HISTORY = 4
 
 
@@ -200,6 +201,7 @@ def sample_steps(
         TypeError: for an option that the sampler does not have.
     """
     rule = _rule(sampler, options)
+    kept = getattr(rule, "history", HISTORY)
     if timesteps is None:
         grid = denoiser.schedule.timesteps(num_inference_steps)
     else:
@@ -216,7 +218,7 @@ def sample_steps(
                 now = denoiser(x, t)
                 x_s = rule(denoiser, now, s, history, noise, **options)
             x = checked_answer("the sampler", x_s, x)
-            history = (*history, now)[-HISTORY:]
+            history = (*history, now)[-kept:]
             yield Step(index, s, x, now)
 
     return walk()

@@ -23,6 +23,7 @@ class Pixels:
     Attributes:
         mean, std: of the pictures in [-1, 1] that a network is trained on.
         factor: how many pixels of the picture, along each side, one place of x_0 stands for.
+        channels: of pictures; None: as many as x_0 has.
 
     Raises:
         ValueError: for what is no finite number, or a std that is not above 0.
@@ -31,6 +32,7 @@ class Pixels:
     mean: float = 0.0
     std: float = 1.0
     factor: ClassVar[int] = 1
+    channels: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -62,15 +64,16 @@ class Pixels:
         """
         return (as_pictures(images).float() - self.mean) / self.std
 
-    def to_images(self, x: Tensor) -> Tensor:
-        """The way back, held within [-1, 1].
+    def to_images(self, x: Tensor, clip: bool = True) -> Tensor:
+        """The way back, held within [-1, 1] unless `clip` is False.
 
         Raises:
             TypeError: for whole numbers, which are not x_0.
         """
         if not x.is_floating_point():
             raise TypeError(f"x must be floats in the network's units, got {x.dtype}")
-        return (x * self.std + self.mean).clamp(-1, 1)
+        images = x * self.std + self.mean
+        return images.clamp(-1, 1) if clip else images
 
     @property
     def data_range(self) -> tuple[float, float]:
@@ -78,5 +81,17 @@ class Pixels:
         return (-1 - self.mean) / self.std, (1 - self.mean) / self.std
 
 
-#: The spaces by the names under which they stand in a checkpoint.
+#: The spaces by the names under which they stand in recipes and checkpoints.
 SPACES: dict[str, Any] = {"pixels": Pixels}
+
+
+def name_of(space: Any) -> str:
+    """The name of a space.
+
+    Raises:
+        ValueError: for what is none.
+    """
+    for name, kind in SPACES.items():
+        if type(space) is kind:
+            return name
+    raise ValueError(f"space must be one of {', '.join(SPACES)}, got {space!r}")

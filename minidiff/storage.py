@@ -80,8 +80,8 @@ def write_folder(folder: str | Path, files: dict[str, Tensors], info: dict[str, 
         part = _part_folder(folder)
         hashes = {}
         for name, tensors in files.items():
-            plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-            payload = save(plain)
+            # Copies, for weights that share their memory cannot be stored.
+            payload = save({key: value.detach().cpu().clone() for key, value in tensors.items()})
             hashes[name] = hashlib.sha256(payload).hexdigest()
             _write_through(part / name, payload)
         info = {"format": FORMAT, "version": VERSION, **info, "files": hashes}

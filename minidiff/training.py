@@ -179,6 +179,8 @@ class Trainer:
         decay = min(self.config.ema_decay, (1 + n) / (10 + n)) if n else 0.0  # first: a copy
         averages, current = list(self.averaged.parameters()), list(self.network.parameters())
         get_ema_multi_avg_fn(decay)(averages, current, None)
+        for average, now in zip(self.averaged.buffers(), self.network.buffers()):
+            average.copy_(now)
 
     # ------------------------------------------------------------------ the run
 
