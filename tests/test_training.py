@@ -740,7 +740,7 @@ def test_a_model_of_another_encoder_or_other_pictures_is_no_start(
 ) -> None:
     train(change(TEXT, steps=2), tmp_path / "first")
     model = tmp_path / "first" / "model"
-    with pytest.raises(ValueError, match=r"its data have mean .* Use the same pictures"):
+    with pytest.raises(ValueError, match=r"its space is Pixels\(mean=.* Use the same pictures"):
         Trainer(TEXT, Pictures(seed=1), tmp_path / "second", start=model)
     monkeypatch.setattr(text, "TextEncoder", OtherWords)
     with pytest.raises(ValueError, match="its text_fingerprint is '0123', here it is '4567'"):
@@ -1358,7 +1358,7 @@ def test_misspelt_settings_are_refused() -> None:
 
 
 def test_a_recipe_from_plain_values() -> None:
-    values = json.loads(json.dumps(dataclasses.asdict(TEXT)))
+    values = json.loads(json.dumps(TEXT.to_dict()))
     assert TrainingConfig.from_dict(values) == TEXT
     assert TrainingConfig.from_dict({}) == TrainingConfig()
     usual = TrainingConfig().network  # what a recipe leaves out of the network is as usual, too
@@ -1501,7 +1501,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
         ({"learning_rate": 0.5}, r"learning_rate was 0\.001 in this run and is now 0\.5"),
         ({"seed": 1}, "seed was 0 in this run and is now 1"),
         ({"batch_size": 8}, "batch_size was 4 in this run and is now 8"),
-        ({"network": dataclasses.replace(NO_TEXT, channels=(32,))}, r"unet\.channels was \[16\]"),
+        ({"network": dataclasses.replace(NO_TEXT, channels=(32,))}, r"unet\.channels was \(16,\)"),
     ],
 )
 def test_another_recipe_cannot_resume(
@@ -1559,7 +1559,7 @@ def test_asked_to_end_while_it_releases_the_folder_it_leaves_nothing(
 def test_other_pictures_cannot_resume(tmp_path: Path) -> None:
     train(SHORT, tmp_path / "run")
     for other in (Pictures(21), Pictures(seed=1)):
-        with pytest.raises(ValueError, match=r"other pictures: 20 of mean .*now 2[01] of"):
+        with pytest.raises(ValueError, match=r"other pictures: 20 in Pixels\(mean=.*now 2[01] in"):
             Trainer(SHORT, other, tmp_path / "run", resume=True)
 
 
