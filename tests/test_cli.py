@@ -969,7 +969,7 @@ def test_a_signal_before_the_first_step_leaves_nothing(
     code = (
         "import os, signal, sys\n"
         "from minidiff import cli, training\n"
-        "training.Trainer._encode = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "training.encode_prompts = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
         "cli.main()\n"
     )
     words = ("train", "--recipe", str(recipe), "--data", str(data), "--output", "deep/run")

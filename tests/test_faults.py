@@ -96,11 +96,11 @@ def main() -> None:
 
     import faults.run as kit
     from faults import calls, crashes, disks, frame, pictures
-    from minidiff import cli, datasets, plots, storage, texts
+    from minidiff import cache, datasets, model, plots, shell, storage
 
     def write_in_place(folder: Path, files: dict[str, Any], info: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        info = {"format": "minidiff", "version": 1, **info, "files": {}}
+        info = {"format": storage.FORMAT, "version": storage.VERSION, **info, "files": {}}
         for name, tensors in files.items():
             payload = save({key: value.contiguous() for key, value in tensors.items()})
             with (folder / name).open("wb") as file:
@@ -118,8 +118,7 @@ def main() -> None:
         return torch.load(folder / name, weights_only=False)
 
     def read_unchecked(path: Path, *_: Any) -> Any:
-        tensors = load_file(path) if path.exists() else None
-        return tensors and (tensors["values"], tensors["offsets"])
+        return load_file(path) if path.exists() else None
 
     def read_as_it_comes(root: Path, row: Any, size: int) -> Any:
         with Image.open(root / row.file_name) as file:
@@ -149,17 +148,17 @@ def main() -> None:
 
     families = kit.as_json(kit.run(short=True))
     careless = {
-        "writer": failures(storage, "write_folder", write_in_place, scene(3)),
+        "writer": failures(model, "write_folder", write_in_place, scene(3)),
         "picture writer": failures(plots, "save_picture", picture_in_place, scene(6)),
-        "reader": failures(storage, "read_tensors", read_anything, pickled_models),
+        "reader": failures(model, "read_tensors", read_anything, pickled_models),
         "picture reader": failures(
             datasets, "_load_picture", read_as_it_comes, lambda t, _: pictures.odd_pictures(t, True)
         ),
         "cache": failures(
-            texts, "_read_table", read_unchecked, lambda t, f: disks.damaged_caches(t, True, f)
+            cache, "_read", read_unchecked, lambda t, f: disks.damaged_caches(t, True, f)
         ),
         "command": failures(
-            cli, "USER_ERRORS", (OSError,), lambda t, _: calls.bad_command_lines(t, short=True)
+            shell, "USER_ERRORS", (OSError,), lambda t, _: calls.bad_command_lines(t, short=True)
         ),
     }
     print(json.dumps({"families": families, "careless": careless}))

@@ -81,7 +81,8 @@ def test_float32_is_exact(network: UNet, tmp_path: Path) -> None:
 
 def test_the_loaded_weights_keep_the_memory_order(folder: Path) -> None:
     loaded, _, _ = load_model(folder)
-    assert loaded.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    weight = loaded.get_parameter("conv_in.weight")
+    assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_only_safetensors_and_json_are_written(folder: Path) -> None:

@@ -790,4 +790,4 @@ def test_the_config_of_another_network(tiny: Pipeline) -> None:
 
 def test_timesteps_of_no_dimension(tiny: Pipeline) -> None:
     with pytest.raises(ValueError, match=r"timesteps must be two or more .*got tensor\(2\)"):
-        tiny("gold", timesteps=torch.tensor(2))  # type: ignore[arg-type]
+        tiny("gold", timesteps=torch.tensor(2))

@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import odd_defaults, printed_by
-from minidiff import text, texts
+from helpers import full_disk, odd_defaults, printed_by
+from minidiff import cache, text, texts
 from minidiff.text import TextEncoder
 from minidiff.texts import EncodedTexts, different_texts, encode_texts
 
@@ -533,14 +533,11 @@ def test_damaged_cache_is_built_again(
     elif damage == "foreign":
         save_file({"weight": torch.zeros(3)}, file)
     else:
-        values, offsets = table.values, table.offsets.clone()
-        offsets[-1] += 1
-        save_file(
-            {"values": values, "offsets": offsets},
-            file,
-            {"sha256": texts._table_hash(values, offsets)},
-        )
-    with pytest.warns(UserWarning, match="damaged and is built again"):
+        shifted = {"values": table.values, "offsets": table.offsets.clone()}
+        shifted["offsets"][-1] += 1
+        file.unlink()
+        cache.cached(file.stem, make=lambda: shifted, fits=lambda _: True, folder=tmp_path)
+    with pytest.warns(UserWarning, match="damaged and is made anew"):
         rebuilt = encode_texts(TEXTS, encoder, tmp_path)
     assert torch.equal(rebuilt.values, table.values)
     assert file.read_bytes() == whole
@@ -559,11 +556,7 @@ def test_cache_that_cannot_be_written(
 
 
 def test_full_disk(encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(tensors: object, path: Path, metadata: object) -> None:
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(texts, "save_file", half)
+    monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.warns(UserWarning, match="No space left"):
         encode_texts(["gold"], encoder, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -37,13 +37,14 @@ from torch import Tensor
 
 import minidiff
 from helpers import WIDTH, Pictures, Words, log_of, names, odd_defaults, sha256
-from minidiff import devices, held_out, run_folder, storage, text, texts, training
+from minidiff import batches, devices, held_out, run_folder, storage, text, texts, training
+from minidiff.batches import Batch
 from minidiff.endings import Ended, TrainingStopped
 from minidiff.model import load_model
 from minidiff.recipe import TrainingConfig
 from minidiff.shelf import find_model
 from minidiff.storage import CheckpointError
-from minidiff.training import Trainer, sample_timesteps
+from minidiff.training import Trainer
 from minidiff.unet import UNet, UNetConfig
 
 NO_TEXT = UNetConfig(channels=(16,), attention=(False,), head_dim=16, text_dim=None)
@@ -93,6 +94,10 @@ def saved(folder: Path) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in run_folder.all_checkpoints(folder)]
 
 
+def tensors(batch: Batch) -> list[Tensor]:
+    return [batch.x0, batch.eps, batch.t, *batch.condition.values()]
+
+
 def silence(network: torch.nn.Module) -> None:
     for parameter in network.parameters():
         torch.nn.init.zeros_(parameter)
@@ -133,7 +138,7 @@ def test_timesteps_cover_the_distribution_evenly(mean: float, std: float, batch:
     generator = torch.Generator().manual_seed(0)
     for last in (1000, 10):
         for _ in range(20):
-            t = sample_timesteps(config, batch, last, generator)
+            t = batches.sample_timesteps(config, batch, last, generator)
             assert t.shape == (batch,) and t.dtype == torch.int64
             assert t.min() >= 1 and t.max() <= last
             for k, value in enumerate(sorted(t.tolist())):  # one from each slice
@@ -144,7 +149,7 @@ def test_timesteps_cover_the_distribution_evenly(mean: float, std: float, batch:
 def test_timesteps_are_logit_normal_and_in_no_order() -> None:
     generator = torch.Generator().manual_seed(0)
     config = change(PLAIN, timestep_mean=0.5, timestep_std=0.8)
-    draws = [sample_timesteps(config, 16, 1000, generator) for _ in range(500)]
+    draws = [batches.sample_timesteps(config, 16, 1000, generator) for _ in range(500)]
     logits = torch.logit((torch.cat(draws).double() - 0.5) / 1000)
     assert logits.mean().item() == pytest.approx(0.5, abs=0.02)
     assert logits.std().item() == pytest.approx(0.8, abs=0.02)
@@ -156,7 +161,7 @@ def test_timesteps_are_logit_normal_and_in_no_order() -> None:
 def test_every_epoch_sees_every_picture_once(tmp_path: Path, batch_size: int) -> None:
     trainer = Trainer(change(PLAIN, batch_size=batch_size), Pictures(20), tmp_path / "run")
     steps = math.ceil(60 / batch_size)
-    order = torch.cat([trainer._pictures(step) for step in range(steps)])[:60]
+    order = torch.cat([trainer.batches.order(step) for step in range(steps)])[:60]
     epochs = [part.tolist() for part in order.split(20)]
     assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] != sorted(epochs[2])
@@ -164,18 +169,16 @@ def test_every_epoch_sees_every_picture_once(tmp_path: Path, batch_size: int) ->
 
 def test_a_batch_can_be_drawn_again(tmp_path: Path) -> None:
     trainer = Trainer(TEXT, Pictures(), tmp_path / "run")
-    first, again, other = trainer.batch(5), trainer.batch(5), trainer.batch(6)
-    for a, b, c in zip(first, again, other):
-        assert a is not None and b is not None and c is not None
+    first, again, other = (trainer.batches(step) for step in (5, 5, 6))
+    for a, b, c in zip(tensors(first), tensors(again), tensors(other)):
         assert torch.equal(a, b)
         assert a.shape != c.shape or not torch.equal(a, c)
-    x0, eps, t, tokens, mask = first
-    assert tokens is not None and mask is not None
-    assert x0.shape == eps.shape == (4, 1, 8, 8) and t.shape == (4,)
+    assert first.x0.shape == first.eps.shape == (4, 1, 8, 8) and first.t.shape == (4,)
+    tokens, mask = first.condition["tokens"], first.condition["mask"]
     assert tokens.shape == (*mask.shape, WIDTH)
     # pictures of the data set, in the network's units
-    images = trainer.model_config.space.to_images(x0)
-    chosen = Pictures().images[trainer._pictures(5)].float() / 127.5 - 1
+    images = trainer.model_config.space.to_images(first.x0)
+    chosen = Pictures().images[trainer.batches.order(5)].float() / 127.5 - 1
     assert torch.allclose(images, chosen, atol=1e-5)
 
 
@@ -191,9 +194,8 @@ def test_prompts_are_dropped_and_replaced_by_senses_as_often_as_asked(tmp_path: 
     trainer = Trainer(config, Pictures(), tmp_path / "run")
     lengths: Counter[tuple[bool, int]] = Counter()  # (picture with several prompts, tokens)
     for step in range(100):
-        mask = trainer.batch(step)[4]
-        assert mask is not None
-        pictures = trainer._pictures(step).tolist()
+        mask = trainer.batches(step).condition["mask"]
+        pictures = trainer.batches.order(step).tolist()
         lengths.update((i % 2 == 1, n) for i, n in zip(pictures, mask.sum(1).tolist()))
     several = {n: lengths[True, n] / 1000 for n in range(7)}
     single = {n: lengths[False, n] / 1000 for n in range(7)}
@@ -210,8 +212,8 @@ def test_the_ends_of_the_shares(
 ) -> None:
     config = change(TEXT, no_text=no_text, senses=senses)
     trainer = Trainer(config, Pictures(), tmp_path / "run")
-    masks = [trainer.batch(step)[4] for step in range(20)]
-    assert {n for mask in masks if mask is not None for n in mask.sum(1).tolist()} == expected
+    masks = [trainer.batches(step).condition["mask"] for step in range(20)]
+    assert {n for mask in masks for n in mask.sum(1).tolist()} == expected
 
 
 def test_tokens_are_hidden_as_often_as_asked_and_nothing_else_changes(tmp_path: Path) -> None:
@@ -220,28 +222,29 @@ def test_tokens_are_hidden_as_often_as_asked_and_nothing_else_changes(tmp_path: 
     hiding = Trainer(change(config, hidden_tokens=0.3), Pictures(), tmp_path / "hiding")
     kept = total = 0
     for step in range(50):
-        for a, b in zip(seen.batch(step)[:4], hiding.batch(step)[:4]):
-            assert a is not None and b is not None and torch.equal(a, b)
-        mask, left, again = (x.batch(step)[4] for x in (seen, hiding, hiding))
-        assert mask is not None and left is not None and again is not None
+        *others, mask = tensors(seen.batches(step))
+        *same, left = tensors(hiding.batches(step))
+        assert all(map(torch.equal, others, same))
+        again = hiding.batches(step).condition["mask"]
         assert torch.equal(left, again)
         assert not (left & ~mask).any()  # padding stays padding
         kept, total = kept + int(left.sum()), total + int(mask.sum())
     assert 1 - kept / total == pytest.approx(0.3, abs=0.03)
-    every = Trainer(change(config, hidden_tokens=1.0), Pictures(), tmp_path / "all").batch(0)[4]
-    assert every is not None and not every.any()
+    every = Trainer(change(config, hidden_tokens=1.0), Pictures(), tmp_path / "all").batches(0)
+    assert not every.condition["mask"].any()
 
 
 def test_tokens_are_those_of_the_picture(tmp_path: Path) -> None:
     config = change(TEXT, no_text=0.0, senses=0.0)
     pictures = Pictures()
     trainer = Trainer(config, pictures, tmp_path / "run")
-    _, _, _, tokens, mask = trainer.batch(3)
-    whole = [pictures.prompts[i][0] for i in trainer._pictures(3).tolist()]
+    condition = trainer.batches(3).condition
+    whole = [pictures.prompts[i][0] for i in trainer.batches.order(3).tolist()]
     expected = Words(max_tokens=6).encode(whole)
-    assert tokens is not None and mask is not None
-    assert torch.equal(mask, expected.mask)
-    assert torch.allclose(tokens, expected.tokens, atol=2e-3)  # the table is half precision
+    assert torch.equal(condition["mask"], expected.mask)
+    assert torch.allclose(
+        condition["tokens"], expected.tokens, atol=2e-3
+    )  # the table is half precision
 
 
 def test_processes_share_the_batch_one_would_see(
@@ -249,16 +252,14 @@ def test_processes_share_the_batch_one_would_see(
 ) -> None:
     from accelerate import Accelerator
 
-    trainer = Trainer(TEXT, Pictures(), tmp_path / "run")
-    whole = trainer.batch(7)
+    whole = Trainer(TEXT, Pictures(), tmp_path / "run").batches(7)
     shares = []
     for index in (0, 1):
         monkeypatch.setattr(Accelerator, "num_processes", property(lambda _: 2))
         place = property(lambda _, i=index: i)  # type: ignore[misc]
         monkeypatch.setattr(Accelerator, "process_index", place)
-        shares.append(trainer.batch(7))
-    for together, first, second in zip(whole, *shares):
-        assert together is not None and first is not None and second is not None
+        shares.append(Trainer(TEXT, Pictures(), tmp_path / f"{index}").batches(7))
+    for together, first, second in zip(tensors(whole), *map(tensors, shares)):
         joined = torch.cat([first, second])
         n = together.shape[1:2]  # prompts are padded further with several processes
         assert torch.equal(joined[:, : n[0]] if together.ndim in (2, 3) else joined, together)
@@ -267,14 +268,14 @@ def test_processes_share_the_batch_one_would_see(
 # ------------------------------------------------------------------------------ the method
 
 
-def test_one_batch_overfits(tmp_path: Path) -> None:
+def test_one_batch_overfits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = change(
         TEXT, network=dataclasses.replace(WITH_TEXT, channels=(32, 32)), steps=200, warmup=20,
         learning_rate=3e-3, log_every=20, save_every=500, evaluate_every=500, sample_every=500,
     )  # fmt: skip
     trainer = Trainer(config, Pictures(), tmp_path / "run")
-    same = trainer.batch(0)
-    trainer.batch = lambda step: same  # type: ignore[method-assign]
+    same = trainer.batches(0)
+    monkeypatch.setattr(trainer, "batches", lambda step: same)
     first: list[float] = []
     for _ in range(config.steps):
         trainer.step()
@@ -355,7 +356,7 @@ def test_held_out_loss_of_a_network_that_answers_zero(tmp_path: Path, prediction
 
 def test_loss_by_timestep_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     trainer = Trainer(PLAIN, Pictures(), tmp_path / "run")
-    config, images = trainer.model_config, trainer.images[:4].float() / 127.5 - 1
+    config, images = trainer.model_config, trainer.batches.images[:4].float() / 127.5 - 1
     measure = held_out.loss_by_timestep
     expected = measure(trainer.network.eval(), config, images)
     trainer.network.train()
@@ -433,9 +434,9 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_step_never_waits_for_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # as on a GPU, where a prompt is padded to a fixed length for this very reason
-    monkeypatch.setattr(Trainer, "_text_length", property(lambda self: self.config.max_tokens))
     trainer = Trainer(TEXT, Pictures(), tmp_path / "run")
+    # as on a GPU, where a prompt is padded to a fixed length for this very reason
+    trainer.batches.text_length = TEXT.max_tokens
     with no_waiting(monkeypatch):
         for _ in range(3):
             trainer.step()
@@ -449,7 +450,7 @@ def test_a_step_never_waits_for_the_device(tmp_path: Path, monkeypatch: pytest.M
 def test_a_step_never_waits_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACCELERATE_USE_CPU")
     trainer = Trainer(TEXT, Pictures(), tmp_path / "run")
-    if trainer._scaler:
+    if trainer.accelerator.scaler:
         pytest.skip("fp16 asks its scaler at every step whether it overflowed")
     assert trainer.device.type == "cuda"
     trainer.step()
@@ -718,12 +719,12 @@ def test_a_warm_start_resumes_bit_for_bit_with_its_stages(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"unet": dataclasses.replace(WITH_TEXT, stem=2)}, r"its unet\.stem is 1, here it is 2"),
-        ({"unet": dataclasses.replace(WITH_TEXT, channels=(16, 32))}, r"its unet\.channels is"),
+        ({"network": dataclasses.replace(WITH_TEXT, stem=2)}, r"its unet\.stem is 1, here it is 2"),
+        ({"network": dataclasses.replace(WITH_TEXT, channels=(16, 32))}, r"its unet\.channels is"),
         ({"schedule": "cosine"}, "its schedule is 'straight', here it is 'cosine'"),
         ({"prediction_type": "v"}, "its prediction_type is 'flow', here it is 'v'"),
         ({"schedule": "linear", "zero_terminal_snr": True, "prediction_type": "v"}, "schedule"),
-        ({"unet": NO_TEXT, "text_encoder": None}, r"its unet\.channels is .*here it is"),
+        ({"network": NO_TEXT, "text_encoder": None}, r"its unet\.channels is .*here it is"),
     ],
 )
 def test_a_model_of_another_kind_is_no_start(
@@ -739,7 +740,7 @@ def test_a_model_of_another_encoder_or_other_pictures_is_no_start(
 ) -> None:
     train(change(TEXT, steps=2), tmp_path / "first")
     model = tmp_path / "first" / "model"
-    with pytest.raises(ValueError, match=r"its data have mean .* Use the same pictures"):
+    with pytest.raises(ValueError, match=r"its space is Pixels\(mean=.* Use the same pictures"):
         Trainer(TEXT, Pictures(seed=1), tmp_path / "second", start=model)
     monkeypatch.setattr(text, "TextEncoder", OtherWords)
     with pytest.raises(ValueError, match="its text_fingerprint is '0123', here it is '4567'"):
@@ -754,7 +755,7 @@ def test_pictures_drawn_a_little_differently_keep_the_scale_of_the_weights(tmp_p
     first = train(SHORT, tmp_path / "run").model_config
     pictures = Pictures()
     pictures.images[0, 0, 0, 0] -= 9  # as by another release of the library that draws
-    assert Trainer(SHORT, pictures, tmp_path / "alone").model_config.data_mean != first.data_mean
+    assert Trainer(SHORT, pictures, tmp_path / "alone").model_config.space != first.space
     longer = change(SHORT, steps=6)
     resumed = Trainer(longer, pictures, tmp_path / "run", resume=True)
     started = Trainer(SHORT, pictures, tmp_path / "new", start=newest(tmp_path / "run"))
@@ -801,7 +802,7 @@ def test_a_loss_that_overflowed_is_not_saved(tmp_path: Path) -> None:
     """With finite weights, as when a half-precision step was skipped."""
     trainer = Trainer(SHORT, Pictures(), tmp_path / "run")
     trainer.step()
-    trainer._losses[0] = math.inf
+    trainer.losses[0] = math.inf
     with pytest.raises(TrainingStopped, match="loss became inf before step 1"):
         trainer.save()
     assert saved(tmp_path / "run") == []
@@ -847,7 +848,7 @@ def test_a_full_disk_for_the_finished_model(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "could not save model (No space left)")
 
-    monkeypatch.setattr(storage, "save_model", full)
+    monkeypatch.setattr(training, "save_model", full)
     with pytest.raises(TrainingStopped, match=r"could not save model .*resume=True"):
         train(SHORT, tmp_path / "run")
     assert saved(tmp_path / "run") == [2, 4]
@@ -950,7 +951,7 @@ def test_asked_to_end_it_saves_and_goes_on_bit_for_bit(
         "update": (Trainer, "_average", 3),  # the weights are new, the average is old
         "save": (storage, "_write_through", 2),  # the first file is there
         "sample": (Trainer, "callback", 1),
-        "model": (storage, "save_model", 1),
+        "model": (training, "save_model", 1),
     }[moment]
     original, calls = getattr(owner, name, lambda _: None), []
 
@@ -1174,7 +1175,7 @@ def test_a_run_remembers_its_pictures(tmp_path: Path) -> None:
     assert data == info["data"] == info["record"]["data"]
     assert (data["kind"], data["path"]) == ("folder", str(tmp_path / "mine"))
     assert len(data["fingerprint"]) == 16 and int(data["fingerprint"], 16)
-    assert run_folder.data_of(Pictures(), True) == {**data, "kind": "other", "path": None}
+    assert batches.data_of(Pictures(), True) == {**data, "kind": "other", "path": None}
 
     changed = Folder(tmp_path / "mine")
     changed.images[3, 0, 0, 0] ^= 1
@@ -1357,7 +1358,7 @@ def test_misspelt_settings_are_refused() -> None:
 
 
 def test_a_recipe_from_plain_values() -> None:
-    values = json.loads(json.dumps(dataclasses.asdict(TEXT)))
+    values = json.loads(json.dumps(TEXT.to_dict()))
     assert TrainingConfig.from_dict(values) == TEXT
     assert TrainingConfig.from_dict({}) == TrainingConfig()
     usual = TrainingConfig().network  # what a recipe leaves out of the network is as usual, too
@@ -1391,9 +1392,9 @@ def test_a_recipe_from_plain_values() -> None:
         ({"time_limit": 0.0}, "time_limit must be a number above 0, got 0.0"),
         ({"time_limit": math.inf}, "time_limit must be a number above 0, got inf"),
         ({"time_limit": "long"}, "time_limit must be a number above 0, got 'long'"),
-        ({"unet": dataclasses.replace(NO_TEXT, stem=3)}, "image_size must be a multiple of 3"),
+        ({"network": dataclasses.replace(NO_TEXT, stem=3)}, "image_size must be a multiple of 3"),
         ({"text_encoder": "minilm"}, "text_encoder is 'minilm' but unet.text_dim is None"),
-        ({"unet": WITH_TEXT}, "text_encoder is None but unet.text_dim is 12"),
+        ({"network": WITH_TEXT}, "text_encoder is None but unet.text_dim is 12"),
         ({"schedule": "bent"}, "unknown schedule 'bent'.*cosine, linear, straight"),
         ({"prediction_type": "noise"}, "unknown prediction_type 'noise'.*eps, x0, v, flow"),
         ({"prediction_type": "eps"}, "'eps' cannot be used with schedule 'straight'"),
@@ -1500,7 +1501,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
         ({"learning_rate": 0.5}, r"learning_rate was 0\.001 in this run and is now 0\.5"),
         ({"seed": 1}, "seed was 0 in this run and is now 1"),
         ({"batch_size": 8}, "batch_size was 4 in this run and is now 8"),
-        ({"unet": dataclasses.replace(NO_TEXT, channels=(32,))}, r"unet\.channels was \[16\]"),
+        ({"network": dataclasses.replace(NO_TEXT, channels=(32,))}, r"unet\.channels was \(16,\)"),
     ],
 )
 def test_another_recipe_cannot_resume(
@@ -1558,7 +1559,7 @@ def test_asked_to_end_while_it_releases_the_folder_it_leaves_nothing(
 def test_other_pictures_cannot_resume(tmp_path: Path) -> None:
     train(SHORT, tmp_path / "run")
     for other in (Pictures(21), Pictures(seed=1)):
-        with pytest.raises(ValueError, match=r"other pictures: 20 of mean .*now 2[01] of"):
+        with pytest.raises(ValueError, match=r"other pictures: 20 in Pixels\(mean=.*now 2[01] in"):
             Trainer(SHORT, other, tmp_path / "run", resume=True)
 
 
@@ -1608,8 +1609,8 @@ def test_training_on_real_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert saved_config.text_encoder == "minilm"
     assert saved_config.text_fingerprint == trainer.model_config.text_fingerprint
     assert len(saved_config.text_fingerprint or "") >= 16
-    _, _, _, tokens, mask = trainer.batch(0)
-    assert tokens is not None and mask is not None and tokens.shape[2] == 384
+    tokens, mask = (trainer.batches(0).condition[name] for name in ("tokens", "mask"))
+    assert tokens.shape[2] == 384
     assert tokens[mask].abs().sum(1).min() > 0 and not tokens[~mask].any()
 
 

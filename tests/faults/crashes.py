@@ -14,14 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from PIL import Image
 
 from faults import tiny
 from faults.frame import Child, Outcome, Tally, in_child, new_folder
 from helpers import Pictures, awake, names
-from minidiff import glyphs, plots
+from minidiff import cache, plots
 from minidiff.endings import TrainingStopped
 from minidiff.model import load_model
 from minidiff.run_folder import latest_checkpoint
@@ -32,7 +31,7 @@ Folder = Callable[[Path], Any]
 class Crash:
     """Lists the moments at which a process could die, and dies at the one it is told.
 
-    It watches from outside: what `os`, `open` and safetensors are asked for within the folder.
+    It watches from outside: what `os` and `open` are asked for within the folder.
     Before and in the middle: after one thing is before the next, and the last moment is the end.
     """
 
@@ -42,8 +41,6 @@ class Crash:
             setattr(os, name, self.around(name, getattr(os, name)))
         self.open = io.open
         io.open = builtins.open = self.watched_open
-        self.serialize = safetensors.torch.serialize_file
-        safetensors.torch.serialize_file = self.watched_serialize  # type: ignore[assignment]
 
     def moment(self, name: str) -> None:
         if len(self.moments) == self.at:
@@ -61,14 +58,6 @@ class Crash:
         opened = self.open(file, mode, *arguments, **options)
         ours = isinstance(file, int) or str(file).startswith(str(self.folder))
         return WatchedFile(opened, str(file), self) if ours and set(mode) & set("wax") else opened
-
-    def watched_serialize(self, tensors: Any, path: Path, *arguments: Any, **options: Any) -> None:
-        name = Path(path).name
-        self.moment(f"before writing {name}")
-        self.serialize(tensors, path, *arguments, **options)
-        if len(self.moments) == self.at:
-            os.truncate(path, Path(path).stat().st_size // 2)
-        self.moment(f"in the middle of {name}")
 
 
 class WatchedFile:
@@ -195,7 +184,7 @@ def old_pictures(folder: Path) -> None:
 def scenes() -> list[Scene]:
     def warm_cache(folder: Path) -> None:
         """The folder is tried before it is watched."""
-        glyphs._writable(folder / "cache")
+        cache._writable(folder / "cache")
 
     return [
         Scene("first training", lambda _: None, lambda f: tiny.train_to(f / "run", 2), check_run),

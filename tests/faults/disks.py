@@ -23,7 +23,7 @@ from faults import crashes, tiny
 from faults.frame import Outcome, Tally, attempt, in_child, new_folder
 from helpers import names, small_disk
 from minidiff import datasets, glyphs, plots, recogniser, storage, text
-from minidiff.cache import cache_dir
+from minidiff.cache import cache_dir, cached
 from minidiff.model import load_model
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints, latest_checkpoint
@@ -218,12 +218,11 @@ def damaged_caches(tally: Tally, short: bool, folder: Path) -> None:
 
 def small_glyphs(_: Path) -> torch.Tensor:
     """As `glyphs.glyph_images` goes about it, for one character."""
-    path = cache_dir() / "glyphs.safetensors"
-    images = glyphs._read_cache(path, (1, 16, 16))
-    if images is None:
-        images = glyphs.render("金", 16)
-        glyphs._write_cache(path, images)
-    return images
+    return cached(
+        "glyphs",
+        make=lambda: {"images": glyphs.render("金", 16)},
+        fits=lambda found: [*found] == ["images"] and found["images"].shape == (1, 16, 16),
+    )["images"]
 
 
 def damaged_pictures(tally: Tally, short: bool, folder: Path) -> None:
