@@ -25,12 +25,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from minidiff import text
+from minidiff import encoder_files, text
 from minidiff.schedules import make_schedule
 from minidiff.unet import UNet, UNetConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-MINILM = text.MINILM_SHA256[:16]  # the fingerprint of the encoder that ships
+MINILM = encoder_files.MINILM_SHA256[:16]  # the fingerprint of the encoder that ships
 WIDTH = 12  # of the made-up text encoder
 SCHEDULES = {
     "linear": make_schedule("linear"),

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import load_script
-from minidiff import text
+from minidiff import encoder_files, text
 from minidiff.text import TextEncoder
 
 TEXTS = [
@@ -40,7 +40,7 @@ def test_the_copy_gives_the_same_token_states_and_passes_for_the_original(
 ) -> None:
     folder, _ = made
     real = TextEncoder("minilm")
-    monkeypatch.setenv(text.MINILM_FOLDER, str(folder))
+    monkeypatch.setenv(encoder_files.MINILM_FOLDER, str(folder))
     copy = TextEncoder("minilm")
     assert copy.name == "minilm" and copy.fingerprint == real.fingerprint
     assert copy._model.embeddings.word_embeddings.weight.shape[0] < 250
@@ -58,8 +58,8 @@ def test_the_copy_gives_the_same_token_states_and_passes_for_the_original(
 
 def test_the_copy_is_half_precision_and_says_what_it_is(made: tuple[Path, dict[str, Any]]) -> None:
     folder, result = made
-    said = json.loads((folder / text.COPY).read_text("utf-8"))
-    assert said == result and said["copy_of"] == text.MINILM_SHA256 != said["sha256"]
+    said = json.loads((folder / encoder_files.COPY).read_text("utf-8"))
+    assert said == result and said["copy_of"] == encoder_files.MINILM_SHA256 != said["sha256"]
     assert said["texts_with_the_same_tokens"] == said["texts_compared"] == 4
     assert 1e-5 < said["rounding_to_float16_alone"] < said["difference"] < 2e-3
     paths = sorted(folder.glob("model*.safetensors"))
@@ -72,7 +72,7 @@ def test_a_copy_that_was_altered_is_refused(
 ) -> None:
     for path in made[0].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setenv(text.MINILM_FOLDER, str(tmp_path))
+    monkeypatch.setenv(encoder_files.MINILM_FOLDER, str(tmp_path))
     TextEncoder("minilm")
     with monkeypatch.context() as patch:  # a copy of something else
         patch.setattr(text, "MINILM_SHA256", "0" * 64)
@@ -84,7 +84,7 @@ def test_a_copy_that_was_altered_is_refused(
     save_file(weights, path, {"format": "pt"})
     with pytest.raises(ValueError, match="is not the file it should be"):
         TextEncoder("minilm")
-    (tmp_path / text.COPY).unlink()
+    (tmp_path / encoder_files.COPY).unlink()
     with pytest.raises(ValueError, match="is not the file it should be"):
         TextEncoder("minilm")
 
@@ -100,7 +100,7 @@ def test_a_copy_that_differs_is_not_made(
     monkeypatch.setattr(tool, "TOLERANCE", 1e-5)
     with pytest.raises(ValueError, match=r"the vectors of the copy differ by 0\.000\d+ of"):
         tool.copy_encoder(TEXTS, tmp_path / "minilm", compare=4)
-    assert not (tmp_path / "minilm" / text.COPY).exists()
+    assert not (tmp_path / "minilm" / encoder_files.COPY).exists()
 
 
 def test_files_too_large_to_carry_are_refused(tool: ModuleType, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import full_disk, odd_defaults, printed_by
-from minidiff import cache, text, texts
+from minidiff import cache, encoder_files, text, texts
 from minidiff.text import TextEncoder
 from minidiff.texts import EncodedTexts, different_texts, encode_texts
 
@@ -74,7 +74,7 @@ def test_import_is_light() -> None:
 
 def test_shapes_and_mask(encoder: TextEncoder) -> None:
     assert (encoder.name, encoder.dim, encoder.max_tokens) == ("minilm", 384, 32)
-    assert encoder.fingerprint == text.MINILM_SHA256[:16]
+    assert encoder.fingerprint == encoder_files.MINILM_SHA256[:16]
     out = encoder.encode(["gold", "lithium, the element"])
     assert out.tokens.shape == (2, 6, 384)  # [CLS] lithium , the element [SEP]
     assert out.tokens.dtype == torch.float32

@@ -20,7 +20,7 @@ from faults.calls import command_line
 from faults.disks import save_pictures
 from faults.frame import Child, Outcome, Tally, in_child, new_folder
 from helpers import names
-from minidiff import text
+from minidiff import encoder_files, text
 
 
 def two_trainings(tally: Tally, short: bool) -> None:
@@ -105,7 +105,7 @@ def network_refused(tally: Tally, short: bool) -> None:
             outcome = in_child(quietly(lambda: text.TextEncoder(hub)))  # noqa: B023
             if outcome.kind == "returned":  # it must not have one from elsewhere
                 outcome = Outcome("raised", message="where did it come from?")
-            tally.judge(f"the encoder {hub}", outcome, (hub, text.ENCODERS.get(hub, hub)))
+            tally.judge(f"the encoder {hub}", outcome, (hub, encoder_files.ENCODERS.get(hub, hub)))
 
 
 ODD_NAMES = [
