@@ -231,7 +231,6 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process has left half-written."""
     storage.remove_parts(folder / "checkpoints", "step-*")
     storage.remove_parts(folder, "model")
-    storage.remove_parts(folder, "log.jsonl")
 
 
 def save_checkpoint(

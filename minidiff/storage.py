@@ -46,7 +46,7 @@ def write_file(path: Path, payload: bytes) -> None:
             there before is untouched then.
     """
     # Not mkstemp: its files are for one user only, but a folder may be shared.
-    part = path.with_name(f".{path.name}.part-{secrets.token_hex(4)}")
+    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
         with part.open("xb") as file:
             file.write(payload)
@@ -167,13 +167,9 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_parts(parent: Path, name: str) -> None:
-    """Clear what a killed process has left half-written under `name` (a pattern)."""
+    """Clear what a killed process has left half-written for folders called `name` (a pattern)."""
     for part in parent.glob(f".{name}.part-*"):
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                part.unlink()
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _info_hash(info: dict[str, Any]) -> str:
