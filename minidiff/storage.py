@@ -21,6 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -81,7 +82,9 @@ def write_folder(folder: str | Path, files: dict[str, Tensors], info: dict[str, 
         hashes = {}
         for name, tensors in files.items():
             # Copies, for weights that share their memory cannot be stored.
-            payload = save({key: value.detach().cpu().clone() for key, value in tensors.items()})
+            plain = torch.contiguous_format
+            copies = {n: x.detach().cpu().clone(memory_format=plain) for n, x in tensors.items()}
+            payload = save(copies)
             hashes[name] = hashlib.sha256(payload).hexdigest()
             _write_through(part / name, payload)
         info = {"format": FORMAT, "version": VERSION, **info, "files": hashes}

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import minidiff
-from helpers import Pictures, log_of
+from helpers import WIDTH, Pictures, Words, log_of
+from minidiff import text
 from minidiff.model import ModelConfig, load_model
 from minidiff.networks import NETWORKS, Description, build, describe
+from minidiff.pipeline import Pipeline
 from minidiff.recipe import TrainingConfig
 from minidiff.training import Trainer
 from minidiff.unet import UNetConfig
@@ -94,3 +96,74 @@ def test_one_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
             TrainingConfig.from_dict({"tiny": {}})
     finally:
         NETWORKS["tiny"] = Tiny, TinyConfig
+
+
+@dataclass(frozen=True)
+class WideConfig:
+    in_channels: int = 1
+    widths: tuple[int, ...] = (8, 8)
+    text_dim: int | None = WIDTH
+    multiple: int = 2
+
+
+class Wide(nn.Module):
+    """With all that a U-Net does not have: statistics of batches, shared weights, a tuple."""
+
+    def __init__(self, config: WideConfig) -> None:
+        super().__init__()
+        first, last = config.widths
+        self.read = nn.Linear(config.text_dim or 1, first)
+        self.go = nn.Conv2d(config.in_channels, first, 3, padding=1)
+        self.norm = nn.BatchNorm2d(first)
+        self.middle = nn.Conv2d(first, last, 1)
+        self.again = self.middle
+        self.back = nn.Conv2d(last, config.in_channels, 3, padding=1)
+
+    def forward(
+        self, x: Tensor, t: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        h = self.norm(self.go(x))
+        if tokens is not None and mask is not None:
+            h = h + self.read((tokens * mask[..., None]).sum(1))[..., None, None]
+        out: Tensor = self.back(self.again(self.middle(h).relu()))
+        return out
+
+
+def test_a_network_unlike_the_u_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "wide", (Wide, WideConfig))
+    monkeypatch.setattr(text, "TextEncoder", Words)
+    recipe = TrainingConfig(
+        network=WideConfig(), image_size=8, text_encoder="words", max_tokens=6, steps=6,
+        batch_size=4, log_every=1, save_every=2,
+    )  # fmt: skip
+    run = tmp_path / "run"
+    first = Trainer(recipe, Pictures(), run)
+    for _ in range(3):
+        first.step()
+    first.save()
+    again = Trainer(recipe, Pictures(), run, resume=True)
+    again.run()
+    straight = Trainer(recipe, Pictures(), tmp_path / "straight")
+    straight.run()
+    for a, b in zip(again.averaged.state_dict().values(), straight.averaged.state_dict().values()):
+        assert torch.equal(a, b)
+    assert torch.equal(again.averaged.norm.running_mean, again.network.norm.running_mean)
+    assert again.averaged.norm.num_batches_tracked == 6
+
+    pipeline = minidiff.load(run, device="cpu")
+    assert (
+        pipeline.config.network == WideConfig() and pipeline.network.norm.num_batches_tracked == 6
+    )
+    monkeypatch.setattr(Pipeline, "_notice", lambda *_: None)  # Words does not know what it knows
+    pipeline.__dict__["text_encoder"] = Words(max_tokens=6)
+    assert pipeline(["only bar 1", ""], num_inference_steps=2).shape == (2, 1, 8, 8)
+    warm = Trainer(recipe, Pictures(), tmp_path / "warm", start=run / "model")
+    assert torch.equal(warm.network.middle.weight, pipeline.network.middle.weight)
+
+
+def test_two_networks_must_not_share_a_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "twin", (Tiny, TinyConfig))
+    with pytest.raises(ValueError, match="which is that of tiny and twin"):
+        build(TinyConfig())
+    with pytest.raises(ValueError, match="one network at a time: the recipe has 'unet' and 'tiny'"):
+        TrainingConfig.from_dict({"unet": {}, "tiny": {}})
