@@ -510,6 +510,10 @@ def test_a_rule_sees_the_last_predictions_newest_last() -> None:
     sample(doubling(LINEAR), noise(1, 2), watching, timesteps=grid)
     assert HISTORY == 4  # no more are held, however long the walk
     assert seen == [tuple(grid[max(0, i - 4) : i + 2]) for i in range(6)]
+    seen.clear()
+    watching.history = 9  # type: ignore[attr-defined]
+    sample(doubling(LINEAR), noise(1, 2), watching, timesteps=grid)
+    assert seen == [tuple(grid[: i + 2]) for i in range(6)]
 
 
 def test_without_a_grid_the_schedule_says_how_steps_are_spaced() -> None:
