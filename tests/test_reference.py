@@ -20,7 +20,8 @@ INDEX = (ROOT / "book" / "reference.md").read_text(encoding="utf-8")
 FIGURES = (ROOT / "book" / "reference_figures.md").read_text(encoding="utf-8")
 COMMANDS = (ROOT / "book" / "command_line.txt").read_text(encoding="utf-8")
 # Of the command line its own help is shown, and the package itself is a table.
-LEFT_OUT = {"minidiff", "minidiff.__main__", "minidiff.cli"}
+COMMAND = {"minidiff.__main__", "minidiff.cli", "minidiff.cli_train", "minidiff.shell"}
+LEFT_OUT = {"minidiff"} | COMMAND
 
 
 def modules() -> dict[str, Path]:
