@@ -91,7 +91,7 @@ class Words(text.TextEncoder):
         ]
 
     def unknown_words(self, texts: Iterable[str]) -> list[str]:
-        return [word for text in texts for word in text.split() if word.startswith("b")]
+        return sorted({word for text in texts for word in text.split() if word.startswith("b")})
 
 
 # ------------------------------------------------------------------------------ files, folders
