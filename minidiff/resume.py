@@ -141,6 +141,7 @@ class Beginning:
         _load_optimizer(trainer.network, trainer.optimizer.optimizer, moments)
         trainer.step_count, trainer.seconds = info["step"], info["seconds"]
         trainer.stages = info["record"].get("stages", [])
+        trainer.words = sorted({*trainer.words, *info["record"].get("words", [])})
         if trainer.is_main:  # they are of all processes together
             trainer.losses.copy_(torch.tensor(info["losses"]))
         scaler = trainer.accelerator.scaler
