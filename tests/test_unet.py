@@ -229,7 +229,7 @@ def test_the_embedding_survives_the_norm_after_it(channels: int) -> None:
 
 @pytest.mark.parametrize("stem", [1, 2])
 def test_a_picture_beside_x_changes_the_answer(stem: int) -> None:
-    network = awake(dataclasses.replace(TEXT, condition_channels=2, stem=stem))
+    network = awake(dataclasses.replace(TEXT, condition_channels=2, stem=stem)).double()
     picture = noise(3, 2, 8, 8, seed=8)
     y = network(X, T, TOKENS, picture=picture)
     assert y.shape == X.shape  # in_channels are the data's alone
@@ -261,7 +261,7 @@ def test_a_network_without_a_picture_beside_x_refuses_one(network: UNet) -> None
 def test_the_answer_can_have_other_channels() -> None:
     """Twice as many, say, where a variance is learned, too."""
     for stem in (1, 2):
-        network = awake(dataclasses.replace(TEXT, out_channels=2, stem=stem))
+        network = awake(dataclasses.replace(TEXT, out_channels=2, stem=stem)).double()
         assert network(X, T, TOKENS).shape == (3, 2, 8, 8)
 
 
