@@ -1,4 +1,4 @@
-"""Stages 8, 9 and on of glyph64, unfinished: prompts that name the radical ("dread, heart radical").
+"""Stages 8 and on of glyph64, unfinished: prompts that name the radical ("dread, heart radical").
 
     python tools/release/unfinished/named_radicals.py runs/stage10 --seed 10 --minutes 130
     python tools/release/unfinished/named_radicals.py runs/stage10 --seed 10 --minutes 130 --resume
