@@ -245,6 +245,12 @@ def check_dataset(config: TrainingConfig, dataset: Any) -> None:
             f"the recipe wants pictures with in_channels = {channels}, those of the data set "
             f"have {shape[0]}: set in_channels = {shape[0]} under [{network.name}]"
         )
+    named = getattr(dataset, "name_radicals", config.name_radicals)  # other pictures have none
+    if named != config.name_radicals:
+        raise ValueError(
+            f"the recipe has name_radicals = {config.name_radicals}, the data set {named}: make it "
+            f"with GlyphDataset(…, name_radicals={config.name_radicals})"
+        )
     if config.text_encoder is not None:
         _check_prompts(getattr(dataset, "prompts", None), len(images))
 

@@ -38,7 +38,7 @@ def pictures_of(
         texts = dict.fromkeys(shell.cleaned(several[0]) for several in dataset.prompts)
         prompts = [text for text in texts if text][: len(prompts)]
     else:
-        dataset = GlyphDataset(config.image_size, "train")
+        dataset = GlyphDataset(config.image_size, "train", config.name_radicals)
         held_out = GlyphDataset(config.image_size, "test")
     return dataset, held_out, (prompts if config.text_encoder and prompts else [""])
 

@@ -26,7 +26,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 from tqdm import tqdm
 
-from minidiff.glyphs import Pictures, check_size, prompts_of
+from minidiff.captions import prompts_of
+from minidiff.glyphs import Pictures, check_size
 from minidiff.inputs import as_path, warn
 
 #: What is opened, where the installed Pillow has it.

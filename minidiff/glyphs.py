@@ -11,7 +11,6 @@ import hashlib
 import lzma
 import operator
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -26,6 +25,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from minidiff.cache import cached
+from minidiff.captions import named_prompts, prompts_of, split_senses
 from minidiff.schedules import whole_number
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -41,7 +41,7 @@ class Glyph:
     Attributes:
         char: the character.
         definition: in English, from Unicode's Unihan database.
-        senses: the senses that the definition lists, see `split_senses`.
+        senses: the senses that the definition lists, see `minidiff.captions.split_senses`.
         radical: its Kangxi radical, 1 to 214.
         layout: how its parts are put together: "left-right", "top-bottom", "surround" or "other".
         components: the parts that it is directly made of.
@@ -58,16 +58,6 @@ class Glyph:
     components: tuple[str, ...]
     family: str
     split: str
-
-
-def split_senses(definition: str) -> tuple[str, ...]:
-    """The senses a definition lists, in order and without repeats.
-
-    ";" and "," part them, but not inside parentheses nor between digits (10,000).
-    """
-    pieces = re.findall(r"(?:\([^()]*\)|,(?=\d)|[^;,])+", definition)
-    senses = (piece.strip() for piece in pieces)
-    return tuple(dict.fromkeys(s for s in senses if s.strip(".") not in ("", "etc")))
 
 
 @lru_cache(maxsize=1)
@@ -247,31 +237,30 @@ class GlyphDataset(Pictures):
     Args:
         size: height and width in pixels, 8 to 512.
         split: "train", "test" or "all".
+        name_radicals: let part of the prompts name the radical, see `minidiff.captions`.
 
     Attributes:
         images: uint8 (N, 1, size, size), small enough to lie on a GPU as a whole.
-        prompts: for each picture the whole definition and, where there are several, its senses.
+        prompts: for each picture the whole definition and, where there are several, its senses;
+            with `name_radicals` those of `minidiff.captions.named_prompts`.
         glyphs: what is known about each, N of `Glyph`.
 
     Raises:
         ValueError: for another split or size.
     """
 
-    def __init__(self, size: int = 64, split: str = "train") -> None:
+    def __init__(self, size: int = 64, split: str = "train", name_radicals: bool = False) -> None:
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
         glyphs, images = load_glyphs(), glyph_images(size)
         rows = [i for i, glyph in enumerate(glyphs) if split in ("all", glyph.split)]
-        self.size, self.split = check_size(size), split
+        self.size, self.split, self.name_radicals = check_size(size), split, name_radicals
         self.glyphs = [glyphs[i] for i in rows]
         self.images = (images if split == "all" else images[rows]).unsqueeze(1)
-        self.prompts = [prompts_of(glyph.definition) for glyph in self.glyphs]
-
-
-def prompts_of(text: str) -> tuple[str, ...]:
-    """The text and, where it lists several, its senses."""
-    senses = split_senses(text)
-    return (text, *senses) if len(senses) > 1 else (text,)
+        if name_radicals:
+            self.prompts = [named_prompts(g.definition, g.radical) for g in self.glyphs]
+        else:
+            self.prompts = [prompts_of(glyph.definition) for glyph in self.glyphs]
 
 
 def nearest(images: Tensor, candidates: Tensor, count: int = 1) -> Tensor:

@@ -46,6 +46,8 @@ class TrainingConfig:
         ema_decay: of the average of the weights, reached gradually: min(ema_decay, (1+n) / (10+n)).
         no_text: share of pictures trained without their text, which guidance needs.
         senses: share of prompts that are one random sense instead of the whole definition.
+        name_radicals: whether part of the glyphs' prompts name the radical, "dread, heart radical";
+            see `minidiff.captions`. It means nothing for other pictures.
         hidden_tokens: share of a text's tokens that the network does not see, other ones every
             time: so it cannot learn a definition by heart by one of its words.
         text_encoder, max_tokens: see `minidiff.text.TextEncoder`; None trains without text.
@@ -78,6 +80,7 @@ class TrainingConfig:
     ema_decay: float = 0.999
     no_text: float = 0.1
     senses: float = 0.5
+    name_radicals: bool = False
     hidden_tokens: float = 0.0
     text_encoder: str | None = "minilm"
     max_tokens: int = 32

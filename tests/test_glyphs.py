@@ -46,7 +46,7 @@ def test_every_character_is_there_once_in_order_and_defined() -> None:
     assert all(0x3400 <= ord(char) <= 0x9FFF for char in chars)
     assert all(re.search("[a-z0-9]", glyph.definition, re.I) for glyph in glyphs)
     assert all(1 <= glyph.radical <= 214 for glyph in glyphs)
-    assert all(glyph.senses == g.split_senses(glyph.definition) != () for glyph in glyphs)
+    assert all(glyph.senses == split_senses(glyph.definition) != () for glyph in glyphs)
 
 
 def test_no_definition_names_a_character() -> None:
@@ -111,25 +111,6 @@ def test_the_split_is_fixed() -> None:
     assert abs(len(test) / 20_509 - 0.05) < 0.005
     digest = hashlib.sha256(test.encode("utf-8")).hexdigest()
     assert digest == "337629314a57d378dd0d8d781bc1b8abc375ce3d8c7ee71d8c6521a0f2e1911c"
-
-
-# ----------------------------------------------------------------------------------- senses
-
-
-@pytest.mark.parametrize(
-    ("definition", "senses"),
-    [
-        ("gold; metals in general; money", ("gold", "metals in general", "money")),
-        ("to see, to look; to see", ("to see", "to look")),
-        ("lithium (element 3, Li)", ("lithium (element 3, Li)",)),
-        ("food, oil, etc.; a cake", ("food", "oil", "a cake")),
-        ("one of 10,000; many", ("one of 10,000", "many")),
-        ("open (never, closed; so", ("open (never", "closed", "so")),
-        ("", ()),
-    ],
-)
-def test_senses(definition: str, senses: tuple[str, ...]) -> None:
-    assert g.split_senses(definition) == senses
 
 
 # -------------------------------------------------------------------------------- rendering

@@ -34,8 +34,9 @@ import torch
 
 from minidiff.cli_train import SAMPLE_PROMPTS
 from minidiff.encoder_files import COPY, MINILM_SHA256, locate
-from minidiff.glyphs import load_glyphs, prompts_of
+from minidiff.glyphs import GlyphDataset
 from minidiff.text import TextEncoder
+from minidiff.texts import different_texts
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST = 16 * 2**20  # bytes a file
@@ -67,8 +68,8 @@ def main() -> None:
 
 def all_texts() -> list[str]:
     """Every text that training or its sample grid may ask for."""
-    definitions = {text for glyph in load_glyphs() for text in prompts_of(glyph.definition)}
-    return sorted(definitions | set(SAMPLE_PROMPTS))
+    datasets = (GlyphDataset(64, "all", name_radicals) for name_radicals in (False, True))
+    return different_texts(*(dataset.prompts for dataset in datasets), [SAMPLE_PROMPTS])
 
 
 def copy_encoder(texts: Sequence[str], folder: Path, compare: int) -> dict[str, Any]:
