@@ -26,7 +26,6 @@ from machine import RESULTS, described, machine, write
 
 from minidiff.denoisers import NetworkDenoiser
 from minidiff.glyphs import GlyphDataset
-from minidiff.held_out import HELD_OUT_CHOICE, LOSS_NOISE
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import latest_checkpoint
 from minidiff.samplers import seeded_generator
@@ -95,13 +94,13 @@ def losses(trainer: Trainer, network: Any, with_text: bool = True) -> dict[str, 
     straight, schedule = make_schedule("straight"), trainer.schedule
     held_out = trainer.held_out
     assert held_out is not None
-    choice = seeded_generator(0, HELD_OUT_CHOICE)
+    choice = seeded_generator(0, "held out")
     chosen = torch.randperm(len(held_out.images), generator=choice)[:HELD_OUT]
     pictures, told = held_out.whole(chosen)
     if not with_text:
         told = held_out.read(torch.full((len(chosen),), -1))
     x0 = trainer.model_config.space.to_data(pictures)
-    eps = torch.randn(x0.shape, generator=seeded_generator(0, LOSS_NOISE))
+    eps = torch.randn(x0.shape, generator=seeded_generator(0, "loss"))
     denoiser = NetworkDenoiser(network.eval(), schedule, trainer.config.prediction_type, **told)
     result = {}
     for k in range(8):

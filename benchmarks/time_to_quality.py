@@ -159,9 +159,11 @@ class Peer:
     def _batch(self, size: int = 16) -> tuple[Tensor, Tensor, Tensor, torch.Generator]:
         """Glyphs in the order of their epoch, tokens and mask, and a generator for the rest."""
         epoch, place = divmod(self.step_count, len(self.train.images) // size)
-        order = torch.randperm(len(self.train.images), generator=seeded_generator(SEED, 2, epoch))
+        order = torch.randperm(
+            len(self.train.images), generator=seeded_generator(SEED, "order", epoch)
+        )
         index = order[place * size : (place + 1) * size]
-        draw = seeded_generator(SEED, 0, self.step_count)
+        draw = seeded_generator(SEED, "choices", self.step_count)
         chosen = []
         for i, (which, without) in zip(index.tolist(), torch.rand(size, 2, generator=draw)):
             texts = self.train.prompts[i]

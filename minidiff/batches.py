@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
     from minidiff.texts import EncodedTexts
 
-# What random numbers are for: the second part of the key of `seeded_generator`, so that no two uses
-# of a seed see the same numbers. (3: held_out; 4 and 6: evaluation; 5: metrics.bootstrap.)
-CHOICES, NOISE, ORDER = range(3)
-
 
 class PictureDataset(Protocol):
     """What the trainer needs of a data set (`GlyphDataset` and `ImageFolder` have it).
@@ -97,13 +93,13 @@ class Batches:
     def __call__(self, step: int) -> Batch:
         """This process's share of the batch of a step."""
         config, size, mine = self.config, self.config.batch_size, self.mine
-        draw = seeded_generator(config.seed, CHOICES, step)
+        draw = seeded_generator(config.seed, "choices", step)
         t = sample_timesteps(config, size, self.last, draw)[mine]
         index = self.order(step)[mine]
         choice = torch.rand(3, size, generator=draw)[:, mine]
         hide = torch.rand(size, config.max_tokens, generator=draw)[mine] < config.hidden_tokens
         x0 = self.space.to_data(self.images[self._send(index)])
-        noise = seeded_generator(config.seed, NOISE, step, device=self.device)
+        noise = seeded_generator(config.seed, "noise", step, device=self.device)
         eps = torch.randn(size, *x0.shape[1:], generator=noise, device=self.device)[mine]
         return Batch(x0, eps, self._send(t), self._prompts(index, choice, hide))
 
@@ -113,7 +109,7 @@ class Batches:
         position = torch.arange(step * size, (step + 1) * size)
         index = torch.empty_like(position)
         for epoch in range(step * size // total, ((step + 1) * size - 1) // total + 1):
-            draw = seeded_generator(self.config.seed, ORDER, epoch)
+            draw = seeded_generator(self.config.seed, "order", epoch)
             order = torch.randperm(total, generator=draw)
             here = position // total == epoch
             index[here] = order[position[here] % total]

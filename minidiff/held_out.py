@@ -15,7 +15,6 @@ from minidiff.samplers import seeded_generator
 from minidiff.schedules import whole_number
 
 HELD_OUT = 512  #: pictures that the loss is the mean of, or all if there are fewer
-LOSS_NOISE, HELD_OUT_CHOICE = 3, 4  # see the purposes of random numbers in batches.py
 
 
 def chosen(total: int) -> Tensor:
@@ -53,7 +52,7 @@ def loss_by_timestep(
             f"model, got {bins}"
         )
     x0 = config.space.to_data(images)
-    eps = torch.randn(x0.shape, generator=seeded_generator(0, LOSS_NOISE)).to(x0.device)
+    eps = torch.randn(x0.shape, generator=seeded_generator(0, "loss")).to(x0.device)
     schedule = config.make_schedule()
     denoiser = NetworkDenoiser(network, schedule, config.prediction_type, **condition)
     result, mode = {}, network.training
@@ -90,7 +89,7 @@ class HeldOut:
         if not 1 <= whole_number("count", count) <= len(dataset):
             raise ValueError(f"count must be from 1 to {len(dataset)}, got {count}")
         # A random choice, always the same: in order of code points the first are all rare ones.
-        choice = seeded_generator(0, HELD_OUT_CHOICE)
+        choice = seeded_generator(0, "held out")
         order = torch.randperm(len(dataset), generator=choice)
         self.rows = order[:count]
         self.glyphs: list[Glyph] = [dataset.glyphs[i] for i in self.rows.tolist()]

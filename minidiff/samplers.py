@@ -285,15 +285,20 @@ def standard_normal(
     return torch.stack([draw(shape[1:], one) for one in generator])
 
 
-def seeded_generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for one purpose, from the whole numbers that name it, such as (seed, picture).
+def seeded_generator(
+    seed: int, *purpose: int | str, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A generator for one purpose, which words and whole numbers name: (0, "held out"), (0, 7).
+
+    No two purposes see the same numbers. (seed, i) is the noise of picture i.
 
     Raises:
-        ValueError: for a key that is not made of whole numbers.
+        ValueError: for a seed that is no whole number, or a purpose of anything else.
     """
-    numbers = tuple(whole_number("seed", number) for number in key)  # numpy's as Python's own
+    words = (p if isinstance(p, str) else whole_number("seed", p) for p in purpose)
+    key = (whole_number("seed", seed), *words)  # numpy's numbers as Python's own
     # Python's own generator mixes them well: neighbouring seeds give unrelated noise.
-    return torch.Generator(device).manual_seed(random.Random(repr(numbers)).getrandbits(63))
+    return torch.Generator(device).manual_seed(random.Random(repr(key)).getrandbits(63))
 
 
 def checked_generators(generator: Any, pictures: int) -> Generators:

@@ -16,6 +16,7 @@ import torch
 from helpers import full_disk, load_script
 from minidiff import cache
 from minidiff import glyphs as g
+from minidiff.captions import split_senses
 
 HAN = re.compile(
     "[\u2e80-\u2fdf\u3007\u3021-\u3029\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"

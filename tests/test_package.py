@@ -21,11 +21,11 @@ from helpers import ROOT, printed_by
 PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
-    "schedules", "denoisers", "samplers", "unet", "toys", "inputs", "storage", "cache",
-    "captions", "glyphs", "datasets", "encoder_files", "text", "texts", "networks", "spaces", "model", "recipe",
-    "endings", "run_folder", "shelf", "held_out", "batches", "resume", "devices", "training",
-    "pipeline", "recogniser", "metrics", "evaluation", "report", "plots", "shell", "cli_train",
-    "cli",
+    "schedules", "denoisers", "samplers", "unet", "toys", "inputs", "storage", "cache", "captions",
+    "glyphs", "datasets", "encoder_files", "text", "texts", "networks", "spaces", "model",
+    "recipe", "endings", "run_folder", "shelf", "held_out", "batches", "resume", "devices",
+    "training", "pipeline", "recogniser", "metrics", "evaluation", "report", "plots", "shell",
+    "cli_train", "cli",
 ]  # fmt: skip
 
 

@@ -591,6 +591,20 @@ def test_every_kind_of_whole_number_names_a_generator(key: tuple[int, ...]) -> N
             assert seeded_generator(*kind).initial_seed() == expected
 
 
+def test_no_two_purposes_see_the_same_numbers() -> None:
+    keys = [
+        (0,),
+        (0, 3),
+        (0, "3"),
+        (3, 0),
+        (0, "held out"),
+        (0, "loss"),
+        (0, "noise", 3),
+        (0, 3, 3),
+    ]
+    assert len({seeded_generator(*key).initial_seed() for key in keys}) == len(keys)
+
+
 @pytest.mark.parametrize("key", [(1.0,), ("0",), (0, True), (None,)])
 def test_a_seed_that_is_no_whole_number(key: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match=f"seed must be a whole number, got {key[-1]!r}"):
