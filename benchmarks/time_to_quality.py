@@ -236,10 +236,14 @@ def diffusers_pictures(
 
 
 def recipe(minutes: float | None = None) -> TrainingConfig:
-    """glyph64, scaled to so many minutes; the time ends it, not the steps."""
+    """glyph64, scaled to so many minutes; the time ends it, not the steps.
+
+    With texts and numbers as theirs: no radical named, no token hidden, float32.
+    """
     config = TrainingConfig.from_dict(tomllib.loads(RECIPE.read_text(encoding="utf-8")))
     scaled = {"batch_size": 32, "warmup": 100, "decay": 0.5, "steps": 10**9, "seed": SEED}
-    return dataclasses.replace(config, **scaled, time_limit=minutes)
+    same = {"senses": 0.5, "name_radicals": False, "hidden_tokens": 0.0, "bfloat16_on_cpu": False}
+    return dataclasses.replace(config, **scaled, **same, time_limit=minutes)
 
 
 class Ours:

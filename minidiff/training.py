@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from minidiff import networks, run_folder, storage
 from minidiff.batches import Batches, PictureDataset, check_dataset, data_of, encode_prompts
 from minidiff.denoisers import NetworkDenoiser
-from minidiff.devices import accelerator, usual_torch
+from minidiff.devices import accelerator, bfloat16_on_cpu, usual_torch
 from minidiff.endings import RESUME, Ended, TrainingStopped, polite, uninterrupted
 from minidiff.held_out import chosen, loss_by_timestep
 from minidiff.inputs import as_path
@@ -159,7 +159,8 @@ class Trainer:
         denoiser = NetworkDenoiser(
             self.model, self.schedule, self.config.prediction_type, **batch.condition
         )
-        loss = denoiser.loss(batch.x0, batch.t, batch.eps).mean()
+        with bfloat16_on_cpu(self.config.bfloat16_on_cpu):
+            loss = denoiser.loss(batch.x0, batch.t, batch.eps).mean()
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)

@@ -406,6 +406,41 @@ def test_precision_is_what_the_hardware_has(monkeypatch: pytest.MonkeyPatch) -> 
     assert devices.precision() == "no"
 
 
+def test_bfloat16_on_a_cpu_only_where_the_processor_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losses(wanted: bool, folder: str) -> Tensor:
+        trainer = Trainer(change(TEXT, bfloat16_on_cpu=wanted), Pictures(), tmp_path / folder)
+        for _ in range(3):
+            trainer.step()
+        assert {p.dtype for p in trainer.network.parameters()} == {torch.float32}
+        return trainer.losses
+
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    plain = losses(False, "plain")
+    assert torch.equal(losses(True, "without"), plain)
+    # Others compute it slowly, but compute it.
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    half = losses(True, "with")
+    assert not torch.equal(half, plain)
+    torch.testing.assert_close(half, plain, rtol=0.02, atol=0)
+
+
+def test_bfloat16_leaves_attention_and_group_norm_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    norm, conv = torch.nn.GroupNorm(2, 4), torch.nn.Conv2d(4, 4, 3)
+    with devices.bfloat16_on_cpu(True):
+        y = conv(x)
+        assert y.dtype == torch.bfloat16
+        assert norm(y).dtype == torch.float32
+        q = y.flatten(2)[:, None]
+        assert torch.nn.functional.scaled_dot_product_attention(q, q, q).dtype == torch.float32
+    assert conv(x).dtype == torch.float32
+
+
 # -------------------------------------------------------------------- no waiting between steps
 
 
