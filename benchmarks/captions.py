@@ -86,7 +86,8 @@ def train(name: str, start: Path, runs: Path) -> Pipeline:
     every = {f"{x}_every": 10**9 for x in ("evaluate", "sample", "save")}
     base = {"timestep_mean": 0.8, "timestep_std": 1.8, "warmup": 50, "decay": 0.6, "senses": 0.75}
     config = TrainingConfig.recipe(
-        "glyph64", steps=STEPS, seed=100, learning_rate=1.5e-3, hidden_tokens=0.25, bfloat16_on_cpu=True, **every,
+        "glyph64", steps=STEPS, seed=100, learning_rate=1.5e-3, hidden_tokens=0.25,
+        bfloat16_on_cpu=True, **every,
         **{**base, "name_radicals": shares is not None, **settings},
     )  # fmt: skip
     dataset, test = GlyphDataset(64, "train", config.name_radicals), GlyphDataset(64, "test")

@@ -241,14 +241,22 @@ def check_dataset(config: TrainingConfig, dataset: Any) -> None:
             f"the recipe wants pictures with in_channels = {channels}, those of the data set "
             f"have {shape[0]}: set in_channels = {shape[0]} under [{network.name}]"
         )
+    if config.text_encoder is not None:
+        _check_prompts(getattr(dataset, "prompts", None), len(images))
+
+
+def check_names(config: TrainingConfig, dataset: Any) -> None:
+    """See that what is learnt from names the glyphs' radicals if the recipe says so, and only then.
+
+    Raises:
+        ValueError: if not.
+    """
     named = getattr(dataset, "name_radicals", config.name_radicals)  # other pictures have none
-    if named != config.name_radicals:
+    if config.text_encoder is not None and named != config.name_radicals:
         raise ValueError(
             f"the recipe has name_radicals = {config.name_radicals}, the data set {named}: make it "
             f"with GlyphDataset(…, name_radicals={config.name_radicals})"
         )
-    if config.text_encoder is not None:
-        _check_prompts(getattr(dataset, "prompts", None), len(images))
 
 
 def _check_prompts(prompts: Any, pictures: int) -> None:

@@ -28,7 +28,14 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from minidiff import networks, run_folder, storage
-from minidiff.batches import Batches, PictureDataset, check_dataset, data_of, encode_prompts
+from minidiff.batches import (
+    Batches,
+    PictureDataset,
+    check_dataset,
+    check_names,
+    data_of,
+    encode_prompts,
+)
 from minidiff.denoisers import NetworkDenoiser
 from minidiff.devices import accelerator, bfloat16_on_cpu, usual_torch
 from minidiff.endings import RESUME, Ended, TrainingStopped, polite, uninterrupted
@@ -95,6 +102,7 @@ class Trainer:
         for pictures in (dataset, held_out):
             if pictures is not None:
                 check_dataset(config, pictures)
+        check_names(config, dataset)
         with usual_torch(), polite():
             self.accelerator = accelerator()
             self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from minidiff.batches import check_names
 from minidiff.captions import (
     NEVER_ALONE,
     SHARES,
@@ -16,6 +18,7 @@ from minidiff.captions import (
     radical_name,
     split_senses,
 )
+from minidiff.datasets import ImageFolder
 from minidiff.glyphs import GlyphDataset
 from minidiff.recipe import TrainingConfig
 from minidiff.training import Trainer
@@ -92,7 +95,13 @@ def test_the_glyphs_are_told_by_their_radicals_only_where_asked() -> None:
 
 
 def test_a_recipe_that_says_otherwise_than_the_data_is_refused(tmp_path: Path) -> None:
-    unet = UNetConfig(stem=2, channels=(32,), attention=(False,), text_dim=None)
-    recipe = TrainingConfig(network=unet, image_size=16, text_encoder=None)
-    with pytest.raises(ValueError, match=r"name_radicals = False, the data set True: make it"):
-        Trainer(recipe, GlyphDataset(16, "test", name_radicals=True), tmp_path)
+    unet = UNetConfig(stem=2, channels=(32,), attention=(False,), text_dim=384)
+    plain = TrainingConfig(network=unet, image_size=16)
+    telling = dataclasses.replace(plain, name_radicals=True)
+    for recipe in (plain, telling):
+        data = GlyphDataset(16, "test", name_radicals=not recipe.name_radicals)
+        wrong = f"name_radicals = {recipe.name_radicals}, the data set {data.name_radicals}: make"
+        with pytest.raises(ValueError, match=wrong):
+            Trainer(recipe, data, tmp_path)
+        check_names(recipe, GlyphDataset(16, "test", name_radicals=recipe.name_radicals))
+        check_names(recipe, ImageFolder.__new__(ImageFolder))  # other pictures have no radicals
