@@ -21,7 +21,7 @@ import torch
 from machine import RESULTS, described, machine, write
 
 from minidiff import evaluation, metrics
-from minidiff.captions import SHARES, named, named_prompts
+from minidiff.captions import SHARES, named, named_prompts, prompts_of
 from minidiff.evaluation import WANTED, draw, radicals, shows
 from minidiff.glyphs import GlyphDataset
 from minidiff.held_out import HeldOut
@@ -93,11 +93,11 @@ def train(name: str, start: Path, runs: Path) -> Pipeline:
     dataset, test = GlyphDataset(64, "train", config.name_radicals), GlyphDataset(64, "test")
     if shares is not None:
         dataset.prompts = [prompts(glyph, name) for glyph in dataset.glyphs]
-    # All texts of all variants behind a text that is read: then they are encoded once, not by each.
-    others = {
-        text for v in VARIANTS if VARIANTS[v][1] for g in dataset.glyphs for text in prompts(g, v)
-    }
-    test.prompts[0] = (test.prompts[0][0], *sorted(others))
+    # All texts of all variants behind a text that is read: so they are encoded once, not by each.
+    told = [variant for variant, (_, shares, _) in VARIANTS.items() if shares]
+    texts = {text for glyph in dataset.glyphs for text in prompts_of(glyph.definition)}
+    texts |= {text for v in told for glyph in dataset.glyphs for text in prompts(glyph, v)}
+    test.prompts[0] = (test.prompts[0][0], *sorted(texts))
     again = latest_checkpoint(folder) is not None
     Trainer(config, dataset, folder, test, resume=again, start=None if again else start).run()
     return load(folder)
