@@ -282,11 +282,10 @@ def comparison(old: dict[str, Any] | None, new: dict[str, Any]) -> list[str]:
         old, new: {"figures": …, "size": …} of two models; no `old` where none ships yet, and no
             figures in it where it was never measured.
     """
-    before = {}
-    if old and old["figures"]:
-        before = {row.measure: row.drawn for row in rows(**old)}
+    measured = rows(old["figures"], old["size"]) if old and old["figures"] else []
+    before = {row.measure: row.drawn for row in measured}
     lines = ["| measure | old | new | beside it |", "|---|---|---|---|"]
-    for row in rows(**new):
+    for row in rows(new["figures"], new["size"]):
         cells = (row.measure, before.get(row.measure, "–"), row.drawn, row.beside)
         lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -43,7 +43,7 @@ from minidiff.storage import read_info
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the figures of an evaluation depend on, beside the weights.
-JUDGES = ("evaluation", "metrics", "recogniser", "held_out", "pipeline", "samplers")
+JUDGES = ("evaluation", "wanted", "metrics", "recogniser", "held_out", "pipeline", "samplers")
 
 
 def script(place: str) -> Any:
