@@ -164,16 +164,27 @@ def _of_texts(figures: Figures) -> list[Row]:
                 f"{percent(read)} for the real glyphs, as the recogniser reads them",
             )
         )
-    per_word = figures["samples"]["per_prompt"]
+    samples = figures["samples"]
+    if "radicals" in figures:
+        common, rare = figures["radicals"]["common"], figures["radicals"]["rare"]
+        result.append(
+            Row(
+                f"{common['radicals']} radicals by name × {samples['per_radical']}, those with at "
+                "least 20 training glyphs",
+                percent(common["mean"]),
+                f"{percent(common['worst'])}, the worst; {percent(rare['mean'])} for the "
+                f"{rare['radicals']} rarer ones",
+            )
+        )
+    per_word = samples["per_prompt"]
+    result.append(_of_words(f"{len(words)} common words × {per_word}", figures["prompts"]))
+    if "everyday" in figures:
+        count = len(figures["everyday"]["words"])
+        what = f"{count} everyday words × {samples['per_everyday']}"
+        result.append(_of_words(what, figures["everyday"]))
     fewest = min(words, key=lambda word: words[word]["different"])
-    result += [
-        _of_words(f"{len(words)} common words × {per_word}", figures["prompts"]),
-        Row(
-            f"different glyphs of {per_word}, the word with the fewest",
-            str(words[fewest]["different"]),
-            fewest,
-        ),
-    ]
+    different = str(words[fewest]["different"])
+    result.append(Row(f"different glyphs of {per_word}, the word with fewest", different, fewest))
     return result
 
 
@@ -189,12 +200,27 @@ def _of_words(what: str, result: dict[str, Any]) -> Row:
 
 def _of_strokes(figures: Figures) -> list[Row]:
     drawn, real, blurred = (figures["distances"][n] for n in (GUIDED, FLOOR, BLURRED))
+    result = []
+    if "specks" in drawn:
+        result.append(
+            Row(
+                "specks: blobs of ink of fewer than 20 pixels, a glyph",
+                f"{drawn['specks']:.2f}",
+                f"{real['specks']:.2f} for real glyphs",
+            )
+        )
+    if "off_white" in drawn:
+        result.append(
+            Row(
+                "pixels that are not quite white",
+                percent(drawn["off_white"], 1),
+                f"{percent(real['off_white'], 1)} for real glyphs",
+            )
+        )
+    edge = f"{real['edge_width']:.2f} in the font, {blurred['edge_width']:.2f} after the blur"
     return [
-        Row(
-            "edge of a stroke, pixels",
-            f"{drawn['edge_width']:.2f}",
-            f"{real['edge_width']:.2f} in the font, {blurred['edge_width']:.2f} after the blur",
-        ),
+        *result,
+        Row("edge of a stroke, pixels", f"{drawn['edge_width']:.2f}", edge),
         Row("white of the border before clipping", f"{figures['paper']:.3f}", "1"),
     ]
 
