@@ -172,8 +172,8 @@ def _of_texts(figures: Figures) -> list[Row]:
                 f"{common['radicals']} radicals by name × {samples['per_radical']}, those with at "
                 "least 20 training glyphs",
                 percent(common["mean"]),
-                f"{percent(common['worst'])}, the worst; {percent(rare['mean'])} for the "
-                f"{rare['radicals']} rarer ones",
+                f"{percent(common['real'])} for their real glyphs, {percent(common['worst'])} for the "
+                f"worst, {percent(rare['mean'])} for the {rare['radicals']} rarer ones",
             )
         )
     per_word = samples["per_prompt"]
@@ -321,7 +321,8 @@ def report(flagged: list[dict[str, Any]]) -> list[str]:
     """Every cell that failed, in lines of Markdown: what it asserts, and the prose around it."""
     if not flagged:
         return ["No cell failed: what the prose asserts of the weights is true."]
-    lines = [f"{len(flagged)} cells failed; the prose around each may be true no longer:"]
+    many = "1 cell" if len(flagged) == 1 else f"{len(flagged)} cells"
+    lines = [f"{many} failed; the prose around may be true no longer:"]
     for cell in flagged:
         lines += ["", f"### {cell['notebook']}", "", "```python", cell["code"], "```", ""]
         lines += [cell["message"], ""]

@@ -109,7 +109,7 @@ class Release:
         """Do it under its heading; with `depends_on` only if it is not done for the same yet."""
         key = digest(self.weights, depends_on)
         done = self.state["steps"].get(name)
-        print(f"\n## {name.capitalize()}", flush=True)
+        print(f"\n## {name}", flush=True)
         if depends_on and done and done["key"] == key:
             print(f"done before, in {done['seconds']:,} s")
             return
@@ -159,7 +159,7 @@ class Release:
 
         earlier = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
         if earlier.get("key") == key:
-            print(f"\n## Evaluation\nkept from before, in {kept.relative_to(self.root)}")
+            print(f"\n## evaluation\nkept from before, in {kept.relative_to(self.root)}")
         else:
             self.step("evaluation", measure)
         return dict(json.loads(kept.read_text("utf-8"))["figures"])
@@ -168,7 +168,7 @@ class Release:
         """Old and new side by side; ends the program unless the answer is yes."""
         new = {"figures": figures, "size": record_tables.size(self.network, self.candidate)}
         self.state["table"] = record_tables.comparison(self.state["old"], new)
-        print("\n## Comparison\n" + "\n".join(self.state["table"]))
+        print("\n## comparison\n" + "\n".join(self.state["table"]))
         if not (yes or self.state.get("agreed") or said_yes()):
             raise SystemExit("not shipped, nothing is changed: answer yes or give --yes to go on")
         self.state["agreed"] = True
@@ -321,7 +321,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         release.script("benchmarks/sixteen_glyphs.py", threads="1")
     release.script("benchmarks/page.py", quick=True)
     flagged = release.state["flagged"]
-    print("\n## Report\n" + "\n".join(record_tables.report(flagged)))
+    print("\n## report\n" + "\n".join(record_tables.report(flagged)))
     return 1 if flagged else 0
 
 
