@@ -172,8 +172,8 @@ def _of_texts(figures: Figures) -> list[Row]:
                 f"{common['radicals']} radicals by name × {samples['per_radical']}, those with at "
                 "least 20 training glyphs",
                 percent(common["mean"]),
-                f"{percent(common['real'])} for their real glyphs, {percent(common['worst'])} for the "
-                f"worst, {percent(rare['mean'])} for the {rare['radicals']} rarer ones",
+                f"{percent(common['real'])} for their real glyphs, {percent(common['worst'])} for "
+                f"the worst, {percent(rare['mean'])} for the {rare['radicals']} rarer ones",
             )
         )
     per_word = samples["per_prompt"]
