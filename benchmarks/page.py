@@ -48,10 +48,10 @@ PARTS = (
 PICTURES = {
     "time_to_quality": "Distance from real glyphs by minutes of training, on a logarithmic scale: "
     "our recipe lies far below diffusers' recipe, with either network, at every moment.",
-    "quality_samplers": "Distance from real glyphs by evaluations of the network, for six ways to "
-    "take the steps: all fall steeply up to about 12 evaluations, dpmpp_2m_sde lowest.",
-    "quality_guidance": "Left: with more guidance more words and radicals are right, steeply up to "
-    "2 and slowly after. Right: the distance from real glyphs grows all the way.",
+    "quality_samplers": "Distance from real glyphs by evaluations of the network, a line for each "
+    "of six ways to take the steps, and a line for real glyphs after a blur of one pixel.",
+    "quality_guidance": "By guidance. Left: the shares of words and of radicals that are right. "
+    "Right: the distance from real glyphs.",
 }
 COMMANDS = {"faults": "tests/faults/run.py"}  # else benchmarks/<module>.py
 MISSING = {"gpu": "Not yet measured on a GPU: "}

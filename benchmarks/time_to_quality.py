@@ -2,7 +2,7 @@
 
     python benchmarks/time_to_quality.py     # 100 minutes of training, half as long again to judge
 
-Three trainings on the same glyphs and texts, judged at several moments by the same 256 held-out
+Three trainings on the same glyphs and texts, judged at several moments by 256 held-out
 definitions as in evaluations.py, with averaged weights, 20 steps and no guidance:
 
 * diffusers: the settings of its example train_unconditional.py (linear betas, 1000 steps, eps,
@@ -38,7 +38,7 @@ from typing import Any, Protocol
 import machine
 import torch
 import torch.nn.functional as F
-from evaluations import COUNT, Judge
+from evaluations import Judge
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -59,6 +59,7 @@ from minidiff.unet import UNet
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME, SEED, STEPS = "time_to_quality", 0, 20
+COUNT = 256  # definitions to judge by: these differences are large
 CORES = 2  # whose minutes are counted, however many threads there are
 RECIPE = Path(minidiff.__file__).parent / "recipes" / "glyph64.toml"
 
@@ -446,7 +447,7 @@ def main() -> None:
     parser.add_argument("--peer-minutes", type=float, default=60.0, help="of diffusers' recipe")
     arguments = parser.parse_args()
     machine.need("diffusers")
-    minutes, judge = arguments.minutes, Judge()
+    minutes, judge = arguments.minutes, Judge(COUNT)
     result = {
         "machine": machine.machine("diffusers"),
         "seed": SEED,

@@ -1,0 +1,330 @@
+"""The change of weights: what the record says stands everywhere; what turned untrue is found."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+import minidiff
+from helpers import ROOT, awake, load_script
+from minidiff import evaluation
+from minidiff.evaluation import FORMS
+from minidiff.model import ModelConfig, load_model, save_model
+from minidiff.report import as_text
+from minidiff.shelf import find_model
+from minidiff.storage import read_info
+from minidiff.unet import UNetConfig
+
+SHIPPED = find_model("glyph64")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def folder_of_the_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "release"))
+
+
+@pytest.fixture
+def tables() -> Any:
+    return importlib.import_module("record_tables")
+
+
+@pytest.fixture
+def tool() -> Any:
+    return importlib.import_module("release")
+
+
+@pytest.fixture
+def record() -> dict[str, Any]:
+    return dict(read_info(SHIPPED)["record"])
+
+
+# ------------------------------------------------------------------- figures that agree
+
+
+def test_readme_says_what_the_record_says(tables: Any, record: dict[str, Any]) -> None:
+    size = tables.size(load_model(SHIPPED)[0], SHIPPED)
+    assert tables.readme(README, record, size) == README, "run python tools/release/release.py"
+
+
+def test_card_chapter_and_list_of_models_say_what_the_record_says(
+    tables: Any, record: dict[str, Any]
+) -> None:
+    figures = record["evaluation"]
+    card = (SHIPPED / "README.md").read_text(encoding="utf-8")
+    assert as_text(figures) in card
+    chapter = nbformat.read(ROOT / "notebooks" / "13_how_good.ipynb", as_version=4)
+    printed = [o.text for c in chapter.cells for o in c.get("outputs", []) if "text" in o]
+    assert any(as_text(figures) in text for text in printed)
+    (listed,) = [card for card in minidiff.pretrained() if card.name == "glyph64"]
+    assert listed.quality == tables.quality(figures, record)
+
+
+def test_benchmarks_draw_what_the_evaluation_draws(
+    tables: Any, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = importlib.import_module("evaluations")
+    figures = record["evaluation"]
+    assert figures["num_inference_steps"] == benchmark.STEPS == evaluation.STEPS
+    assert benchmark.STEPS in benchmark.EVALUATIONS
+    assert FORMS["full"].definitions == benchmark.COUNT
+    place = ROOT / "benchmarks" / "results" / "quality_guidance.json"
+    result = json.loads(place.read_text(encoding="utf-8"))
+    samples = figures["distances"][tables.FLOOR]["samples"]
+    weights = read_info(SHIPPED)["files"]["model.safetensors"]
+    if (result["samples"], result["weights"]) == (samples, weights):
+        drawn = figures["distances"]["guidance 1"]
+        assert result["cells"]["1.0"]["recall"] == pytest.approx(drawn["recall"], abs=0.01)
+        excess = tables.excess(figures, "guidance 1")
+        assert result["cells"]["1.0"]["excess"] == pytest.approx(excess, abs=0.1)
+
+
+def test_readme_keeps_all_but_the_figures(tables: Any, record: dict[str, Any]) -> None:
+    other = copy.deepcopy(record)
+    other["evaluation"]["prompts"]["mean"] = 0.987654
+    other["images_seen_in_all"] = 7_654_321
+    size = {"parameters": 1.25, "megabytes": 2.5}
+    text = tables.readme(README, other, size)
+    for figure in ("| 99 % |", "7,654,321 glyphs seen", "1.25 M; 2.5 MB"):
+        assert figure in text and figure not in README
+    assert tables.readme(text, record, size) == tables.readme(README, record, size)
+    assert tables.readme(text, other, size) == text
+    around = [
+        re.sub(r"(?s)<!-- fig.*?<!-- end|7,654,321.*|1,526,400.*", "", t) for t in (text, README)
+    ]
+    assert around[0] == around[1]
+    for lost in (tables.START, tables.END, "training of the shipped model"):
+        with pytest.raises(ValueError, match=r"README\.md has lost"):
+            tables.readme(README.replace(lost, ""), record, size)
+
+
+def test_measures_that_an_earlier_release_did_not_take_are_left_out(
+    tables: Any, record: dict[str, Any]
+) -> None:
+    size = {"parameters": 1.25, "megabytes": 2.5}
+    new, old = ({"figures": copy.deepcopy(record["evaluation"]), "size": size} for _ in range(2))
+    for name in ("everyday", "radicals"):
+        old["figures"].pop(name, None)
+    old["figures"]["faithfulness"].pop(tables.NAMED, None)
+    for row in old["figures"]["distances"].values():
+        row.pop("specks", None), row.pop("off_white", None)
+
+    new["figures"]["samples"] |= {"per_everyday": 16, "per_radical": 8}
+    new["figures"]["faithfulness"][tables.NAMED] = {"share": 0.961, "interval": [0.95, 0.97]}
+    words = {"eye": {"share": 0.75, "different": 9}, "river": {"share": 1.0, "different": 8}}
+    new["figures"]["everyday"] = {"mean": 0.875, "fewest_different": 8, "words": words}
+    many = {"mean": 0.99, "worst": 0.625, "real": 0.95, "radicals": 170}
+    few = {"mean": 0.51, "worst": 0.0, "real": 0.8, "radicals": 44}
+    new["figures"]["radicals"] = {"common": many, "rare": few, "rows": {}}
+    for name, row in new["figures"]["distances"].items():
+        row |= {"specks": 0.01, "off_white": 0.016}
+        if name == tables.GUIDED:
+            row |= {"specks": 0.03, "off_white": 0.0312}
+
+    lines = tables.comparison(old, new)
+    for start in (
+        "| the same with the radical named | – | 96 % | 91 % for the real glyphs",
+        "| 2 everyday words × 16: the wanted component is there | – | 88 % | eye 75 %, the worst |",
+        "| 170 radicals by name × 8, those with at least 20 training glyphs | – | 99 % | 95 %",
+        "| specks: blobs of ink of fewer than 20 pixels, a glyph | – | 0.03 | 0.01 for real",
+        "| pixels that are not quite white | – | 3.1 % | 1.6 % for real glyphs |",
+    ):
+        assert sum(line.startswith(start) for line in lines) == 1, start
+    assert len(tables.rows(**new)) == len(tables.rows(**old)) + 5
+    rows = tables.comparison(None, new)[2:]
+    assert rows and all(re.match(r"\| .+ \| – \| [^–]+ \| .* \|$", row) for row in rows)
+
+
+# ------------------------------------------------------------------- cells that fail
+
+
+def test_every_failed_cell_is_reported_with_its_prose(
+    tool: Any, tables: Any, tmp_path: Path
+) -> None:
+    markdown, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    drawn = code("%time\nx = 2\nassert (\n    x == 3\n), f'it looks at {x}'")
+    plain = code("def check(y):\n    assert y > 9\n\ncheck(x)")
+    shown = code("x + 1\nassert x == 4")
+    shown.metadata["mystnb"] = {"figure": {"caption": "Four fish.", "name": "fig-x"}}
+    cells = [
+        *(markdown("Far away."), markdown("The network looks at *fish*."), drawn),
+        *(markdown("It does.\n\nAs one sees."), code("assert x == 2"), plain, shown),
+    ]
+    path = tmp_path / "03_fish.ipynb"
+    path.write_text(nbformat.writes(nbformat.v4.new_notebook(cells=cells)), encoding="utf-8")
+    before = path.read_bytes()
+    found = tool.failed_cells(path)
+    assert path.read_bytes() == before
+    assert [cell["notebook"] for cell in found] == ["03_fish"] * 3
+    assert found[0]["message"] == "AssertionError: it looks at 2"
+    assert found[0]["prose"] == ["The network looks at *fish*.", "It does.\n\nAs one sees."]
+    assert found[1]["code"] == "check(x)"
+    assert found[2]["code"] == "assert x == 4"
+    assert found[2]["prose"] == ["It does.\n\nAs one sees.", "Four fish."]
+    text = "\n".join(tables.report(found))
+    assert text.startswith("3 cells failed")
+    assert "> The network looks at *fish*.\n\n> It does.\n>\n> As one sees.\n" in text
+
+
+# ------------------------------------------------------------------- the command
+
+
+class House:
+    """A repository in which nothing takes long: a tiny model ships, another is to replace it."""
+
+    def __init__(self, root: Path, tool: Any, record: dict[str, Any], monkeypatch: Any) -> None:
+        self.root, self.tool = root, tool
+        self.commands: list[str] = []
+        unet = UNetConfig(channels=(32, 32, 32), stem=2, text_dim=8)
+        config = ModelConfig(unet, image_size=16, text_encoder="minilm", text_fingerprint="0")
+        self.shipped = root / "minidiff" / "models" / "glyph64"
+        for seed, place in enumerate((self.shipped, root / "runs" / "new")):
+            save_model(place, awake(unet, seed), config, record)
+        (self.shipped / "README.md").write_text("the old card", encoding="utf-8")
+        (root / "README.md").write_text(README, encoding="utf-8")
+        (root / "notebooks").mkdir()
+        for name in ("training", "failures"):
+            (root / name).write_text(f"the {name} of it", encoding="utf-8")
+        for name in ("pictures", "contents_pictures", "evaluations", "sixteen_glyphs", "page"):
+            room = "tools/book" if "pictures" in name else "benchmarks"
+            (root / room).mkdir(parents=True, exist_ok=True)
+            (root / room / f"{name}.py").write_text("print(1)", encoding="utf-8")
+        (root / "tools" / "release").mkdir()
+        self.figures = copy.deepcopy(record["evaluation"])
+        self.figures["prompts"]["mean"] = 0.987
+        monkeypatch.setattr(tool.Release, "run", self.run)
+
+    def run(self, *command: str, **_: Any) -> str:
+        """In place of `Release.run`."""
+        self.commands.append(command[0] if command[0] != "-m" else command[2])
+        return f"a warning\n{json.dumps(self.figures)}"
+
+    def release(self, *more: str) -> list[str]:
+        """Start the command; which programs it ran."""
+        self.commands.clear()
+        texts = [str(x) for n in ("training", "failures") for x in (f"--{n}", self.root / n)]
+        arguments = ["--model", str(self.root / "runs" / "new"), *texts, *more]
+        assert self.tool.main(arguments, self.root) == 0
+        return self.commands
+
+
+@pytest.fixture
+def house(
+    tmp_path: Path, tool: Any, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> House:
+    return House(tmp_path, tool, record, monkeypatch)
+
+
+QUICK = ["tools/book/contents_pictures.py", "benchmarks/page.py"]
+
+
+def test_one_command_ships_and_goes_on_where_it_stopped(
+    house: House, tables: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = read_info(house.shipped)["files"]["model.safetensors"]
+    first = house.release("--yes", "--without-benchmarks")
+    assert first == ["evaluate", "tools/book/pictures.py", *QUICK]
+    info = read_info(house.shipped)
+    new = info["files"]["model.safetensors"]
+    assert new != old and info["record"]["evaluation"] == house.figures
+    assert info["record"]["quality"]["20 words shown"] == "99%"
+    card = (house.shipped / "README.md").read_text(encoding="utf-8")
+    for part in (as_text(house.figures), "the training of it", "the failures of it"):
+        assert part in card
+    assert "| 90 % | 99 % |" in capsys.readouterr().out
+    assert "| 99 % |" in (house.root / "README.md").read_text(encoding="utf-8")
+    log = (house.root / "tools" / "release" / "log.md").read_text(encoding="utf-8")
+    for part in (f"{new}\n- in place of: {old}", "| 90 % | 99 % |", "| notebooks | ", "No cell"):
+        assert part in log
+    assert str(house.root) not in log
+
+    files = [path.read_bytes() for path in sorted(house.shipped.iterdir())]
+    assert house.release("--without-benchmarks") == QUICK  # and asks no more
+    assert files == [path.read_bytes() for path in sorted(house.shipped.iterdir())]
+    assert f"in place of: {old}" in (house.root / "tools/release/log.md").read_text("utf-8")
+    benchmarks = [f"benchmarks/{name}.py" for name in ("evaluations", "sixteen_glyphs")]
+    assert house.release() == [QUICK[0], *benchmarks, QUICK[1]]
+    (house.root / "tools/book/pictures.py").write_text("print(2)", encoding="utf-8")
+    assert house.release() == ["tools/book/pictures.py", *QUICK]
+
+
+@pytest.mark.parametrize("answer", ["no", "", EOFError])
+def test_without_a_yes_nothing_is_changed(
+    house: House, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    def asked(_: str) -> str:
+        if answer is EOFError:
+            raise EOFError
+        return str(answer)
+
+    def all_files() -> dict[Path, bytes]:
+        every = [p for p in house.root.rglob("*") if p.is_file() and "runs" not in p.parts]
+        return {path: path.read_bytes() for path in every}
+
+    monkeypatch.setattr("builtins.input", asked)
+    before = all_files()
+    with pytest.raises(SystemExit, match=r"nothing is changed.*--yes"):
+        house.release()
+    assert all_files() == before and house.commands == ["evaluate"]
+    monkeypatch.setattr("builtins.input", lambda _: "yes")
+    assert "evaluate" not in house.release("--without-benchmarks")  # the figures were kept
+    assert all_files() != before
+
+
+def test_a_failed_notebook_is_reported_until_it_is_mended(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("assert False")])
+    for name in ("a", "b"):
+        path = house.root / "notebooks" / f"{name}.ipynb"
+        path.write_text(nbformat.writes(notebook), encoding="utf-8")
+    flagged = [{"notebook": "a", "code": "assert False", "message": "m", "prose": ["Is true."]}]
+    monkeypatch.setattr(
+        house.tool, "failed_cells", lambda path: flagged if path.stem == "a" else []
+    )
+    with pytest.raises(AssertionError, match="1 == 0"):  # the exit status
+        house.release("--yes", "--without-benchmarks")
+    assert house.commands.count("tools/book/notebooks.py") == 2
+    assert house.commands[-1] == "benchmarks/page.py"
+    log = (house.root / "tools" / "release" / "log.md").read_text(encoding="utf-8")
+    for text in (log, capsys.readouterr().out):
+        assert "### a\n\n```python\nassert False\n```\n\nm\n\n> Is true." in text
+        assert "2 cells failed" in text and "### b" in text
+    for path in (house.root / "notebooks").iterdir():
+        path.unlink()
+    assert house.release("--without-benchmarks") == QUICK
+    assert "No cell failed" in capsys.readouterr().out
+
+
+def test_help_teaches(tool: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        tool.main(["--help"])
+    text = capsys.readouterr().out
+    for part in ("--model runs/", "--without-benchmarks", "asks", "goes on where it stopped"):
+        assert part in text
+
+
+def test_a_text_that_is_not_there_is_named(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        house.release("--training", "nowhere.md")
+    assert "nowhere.md" in capsys.readouterr().err and not house.commands
+
+
+# ------------------------------------------------------------------- the picture
+
+
+def test_readme_names_the_words_of_its_picture() -> None:
+    words = load_script("tools/book/pictures.py").PROMPTS
+    (text,) = re.findall(r"!\[([^\]]+)\]\(book/_static/glyphs\.png\)", README)
+    assert text.endswith(f": {', '.join(words)}.")
+    assert len(words) == 8 and {"heart", "hand"} <= set(words)
