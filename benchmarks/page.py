@@ -40,6 +40,8 @@ PARTS = (
     ("time_to_quality", "time_to_quality", "Quality after so many minutes of training"),
     ("sixteen_glyphs", "sixteen_glyphs", "Sixteen glyphs of equal quality"),
     ("study", "study", "What a setting of the training gains or loses"),
+    ("captions", "captions", "Captions that name the radical"),
+    ("strokes", "strokes", "Where strokes go wrong"),
     ("quality_samplers", "evaluations", "Quality by sampler and evaluations"),
     ("quality_guidance", "evaluations", "Quality by guidance"),
     ("faults", "page", "Faults that were provoked"),
