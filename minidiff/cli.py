@@ -108,8 +108,8 @@ def sample(
     prompt: Annotated[
         list[str] | None,
         typer.Argument(
-            help="what to draw, in English; quote a prompt of several words. None for a model "
-            "that was trained without text"
+            help="what to draw, in English; quote a prompt of several words. It may name the part, "
+            "too: 'dragon, water radical'. None for a model that was trained without text"
         ),
     ] = None,
     num_images: Annotated[
@@ -148,6 +148,8 @@ def sample(
     """Draw pictures of one or several prompts. Prints the file that they are in.
 
     minidiff sample gold
+
+    minidiff sample "dragon, water radical"
 
     minidiff sample fish "made of bamboo" --num-images 8 --output fish.gif
     """
