@@ -12,6 +12,7 @@ import lzma
 import operator
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -68,6 +69,17 @@ def split_senses(definition: str) -> tuple[str, ...]:
     pieces = re.findall(r"(?:\([^()]*\)|,(?=\d)|[^;,])+", definition)
     senses = (piece.strip() for piece in pieces)
     return tuple(dict.fromkeys(s for s in senses if s.strip(".") not in ("", "etc")))
+
+
+def radical_name(number: int) -> str:
+    """Unicode's name of Kangxi radical 1 … 214, in lower case: "heart" of 61."""
+    return unicodedata.name(chr(0x2F00 + number - 1)).removeprefix("KANGXI RADICAL ").lower()
+
+
+def named(text: str, radical: int) -> str:
+    """A text that also names a radical: "dread, heart radical"; "heart radical" of no text."""
+    name = f"{radical_name(radical)} radical"
+    return f"{text}, {name}" if text else name
 
 
 @lru_cache(maxsize=1)
