@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -363,24 +362,36 @@ def _prompts(recogniser: Recogniser, words: dict[str, Tensor]) -> dict[str, Any]
     return {"mean": round(mean, 4), "fewest_different": fewest, "words": result}
 
 
+@torch.inference_mode()
 def _named_radicals(recogniser: Recogniser, images: Tensor) -> dict[str, Any]:
     """How many pictures show the radical whose name was asked for: its yes-or-no question.
+
+    Beside it what the recogniser answers for all real glyphs of that radical, which is less than 1
+    where the radical is only a dictionary's choice or hardly to be seen (as in 丈, radical "one").
 
     Args:
         images: (214 · n, 1, 64, 64), n of each radical.
     """
-    with torch.inference_mode():
-        answers = recogniser.logits(metrics.features(recogniser, images))[0] > 0
-    glyphs = Counter(glyph.radical for glyph in load_glyphs() if glyph.split == "train")
+    glyphs = load_glyphs()
+    truth = torch.tensor([glyph.radical for glyph in glyphs])
+    in_training = torch.tensor([glyph.split == "train" for glyph in glyphs])
+    known = recogniser.logits(_known(recogniser))[0] > 0
+    drawn = recogniser.logits(metrics.features(recogniser, images))[0] > 0
     rows: dict[str, dict[str, Any]] = {}
-    for i, shown in enumerate(answers.unflatten(0, (RADICALS, -1))):
-        row = _share(shown[:, i], digits=3)
-        rows[radical_name(i + 1)] = {**row, "radical": i + 1, "training_glyphs": glyphs[i + 1]}
+    for i, shown in enumerate(drawn.unflatten(0, (RADICALS, -1))):
+        having = truth == i + 1
+        rows[radical_name(i + 1)] = {
+            **_share(shown[:, i], digits=3),
+            "real": round(known[having, i].float().mean().item(), 4),
+            "radical": i + 1,
+            "training_glyphs": int((having & in_training).sum()),
+        }
 
-    def summary(shares: list[float]) -> dict[str, float]:
-        mean = sum(shares) / len(shares)
-        return {"mean": round(mean, 4), "worst": min(shares), "radicals": len(shares)}
+    def summary(some: list[dict[str, Any]]) -> dict[str, float]:
+        shares, real = ([row[key] for row in some] for key in ("share", "real"))
+        mean, mean_of_real = (round(sum(x) / len(x), 4) for x in (shares, real))
+        return {"mean": mean, "worst": min(shares), "real": mean_of_real, "radicals": len(some)}
 
-    common = [row["share"] for row in rows.values() if row["training_glyphs"] >= COMMON]
-    rare = [row["share"] for row in rows.values() if row["training_glyphs"] < COMMON]
+    common = [row for row in rows.values() if row["training_glyphs"] >= COMMON]
+    rare = [row for row in rows.values() if row["training_glyphs"] < COMMON]
     return {"common": summary(common), "rare": summary(rare), "rows": rows}

@@ -84,8 +84,9 @@ def _radical_table(radicals: dict[str, Any]) -> list[str]:
     return [
         'Shows the radical that was asked for by its name ("heart radical"):',
         f"{common['mean']:.1%} over the {common['radicals']} radicals with at least 20 training "
-        f"glyphs, worst {common['worst']:.1%}",
-        f"{rare['mean']:.1%} over the {rare['radicals']} with fewer; the worst ten of all:",
+        f"glyphs (real ones {common['real']:.1%}), worst {common['worst']:.1%}",
+        f"{rare['mean']:.1%} over the {rare['radicals']} with fewer (real ones {rare['real']:.1%});"
+        " the worst ten of all:",
         *_worst(radicals["rows"]),
     ]
 

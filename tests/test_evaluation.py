@@ -155,7 +155,9 @@ def test_real_glyphs_show_what_was_asked_for(of_real: dict[str, Any]) -> None:
 
 def test_real_glyphs_show_the_radical_that_was_named(of_real: dict[str, Any]) -> None:
     radicals = of_real["radicals"]
-    assert radicals["common"]["mean"] > 0.9 and len(radicals["rows"]) == 214
+    for kind in ("common", "rare"):  # some are hardly to be seen in real glyphs either
+        assert radicals[kind]["mean"] == pytest.approx(radicals[kind]["real"], abs=0.15)
+    assert radicals["common"]["real"] > 0.8 and len(radicals["rows"]) == 214
     assert radicals["common"]["radicals"] + radicals["rare"]["radicals"] == 214
     assert radicals["rows"]["heart"]["radical"] == 61
     assert radicals["rows"]["heart"]["training_glyphs"] > 400
@@ -217,9 +219,6 @@ def test_blank_paper_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert distances["guidance 1"]["frechet"] > 10 * floor
     assert distances["guidance 1"]["recall"] < 0.1
     assert result["everyday"]["mean"] < 0.05 and result["radicals"]["common"]["mean"] < 0.05
-    copying = result["copying"]["guidance 1"]
-    assert copying["share"] == 0, "blank paper is near to no glyph"
-    assert copying["interval"] == [0, pytest.approx(0.0196, abs=1e-3)], "0 of 192 is not nought"
 
 
 def test_a_network_that_has_learnt_nothing() -> None:
@@ -230,6 +229,9 @@ def test_a_network_that_has_learnt_nothing() -> None:
     assert noise["recall"] < 0.01 and noise["grey_share"] > 0.3
     assert noise["frechet"] > 5 * floor["frechet"]
     assert result["paper"] != pytest.approx(1, abs=0.02)
+    copying = result["copying"]["without text"]
+    assert copying["share"] == 0, "noise is near to no glyph"
+    assert copying["interval"] == [0, pytest.approx(0.0196, abs=1e-3)], "0 of 192 is not nought"
 
 
 def test_pictures_that_cannot_be_read() -> None:
