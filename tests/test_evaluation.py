@@ -343,10 +343,10 @@ def test_recogniser_reads_unseen_characters_as_recorded() -> None:
     assert right > 0.9
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", WANTED)
 def test_component_detector(word: str) -> None:
     """On characters that the recogniser never saw: it finds what is there, and not elsewhere."""
-    radical, parts = WORDS[word]
+    radical, parts = WANTED[word]
     test = GlyphDataset(64, "test")
     seen = shows(load_recogniser()[0], test.images, word)
     has = torch.tensor([bool(set(parts) & set(glyph.components)) for glyph in test.glyphs])
@@ -361,6 +361,15 @@ def test_every_wanted_component_has_examples() -> None:
         fitting = [g for g in load_glyphs() if g.radical == radical]
         assert len(fitting) > 60, word
         assert sum(bool(set(parts) & set(g.components)) for g in fitting) > 0.5 * len(fitting), word
+
+
+def test_everyday_words_are_not_seen_elsewhere() -> None:
+    recogniser, test = load_recogniser()[0], GlyphDataset(64, "test")
+    images, glyphs = test.images[::4], test.glyphs[::4]
+    for word, (radical, parts) in EVERYDAY.items():
+        seen = shows(recogniser, images, word)
+        has = [g.radical == radical or bool(set(parts) & set(g.components)) for g in glyphs]
+        assert (seen & ~torch.tensor(has)).float().mean() < 0.02, word
 
 
 def test_everyday_words_say_what_their_glyphs_have() -> None:
