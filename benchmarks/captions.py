@@ -22,7 +22,7 @@ from machine import RESULTS, described, machine, write
 
 from minidiff import evaluation, metrics
 from minidiff.captions import SHARES, named, named_prompts, prompts_of
-from minidiff.evaluation import WANTED, draw, radicals, shows
+from minidiff.evaluation import draw, radicals
 from minidiff.glyphs import GlyphDataset
 from minidiff.held_out import HeldOut
 from minidiff.pipeline import Pipeline, load
@@ -31,6 +31,7 @@ from minidiff.recogniser import load_recogniser
 from minidiff.run_folder import latest_checkpoint
 from minidiff.shelf import find_model
 from minidiff.training import Trainer
+from minidiff.wanted import WANTED, shows
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, DEFINITIONS, PER_WORD = 300, 256, 8

@@ -28,11 +28,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minidiff import metrics, samplers
-from minidiff.evaluation import STEPS, WANTED, draw, radicals, real_features, shows
+from minidiff.evaluation import STEPS, draw, radicals, real_features
 from minidiff.held_out import HeldOut
 from minidiff.pipeline import Pipeline, find_model, load
 from minidiff.recogniser import load_recogniser
 from minidiff.storage import read_info
+from minidiff.wanted import WANTED, shows
 
 COUNT = 1034  # all that are held out
 EVALUATIONS = (3, 5, 8, 12, STEPS)

@@ -1,7 +1,9 @@
 """What `minidiff evaluate` measures of a model of glyphs, and beside what.
 
 Numbers of samples, prompts and timesteps are fixed, and so is the noise for a given seed, so that
-figures of different models can be compared. Every distance has its scale beside it: the *floor* is
+figures of different models can be compared: those of the full form, which takes distances of 1,034
+samples. Of fewer they flatter a model that has lost variety (see `metrics.frechet_distance`), so
+those of the quick form are for a first look. Every distance has its scale beside it: the *floor* is
 what held-out real glyphs get, as many as there are samples, and the yardsticks are the same real
 glyphs after a blur, thickened, in a bolder weight, in a serif font.
 """
@@ -21,12 +23,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from minidiff import metrics, samplers
-from minidiff.glyphs import DATA, GlyphDataset, to_float
+from minidiff.captions import named, radical_name
+from minidiff.glyphs import DATA, GlyphDataset, load_glyphs, to_float
 from minidiff.held_out import HeldOut, chosen, loss_by_timestep
 from minidiff.inputs import plain_torch
-from minidiff.recogniser import Recogniser, load_recogniser
+from minidiff.recogniser import RADICALS, Recogniser, load_recogniser
 from minidiff.schedules import whole_number
 from minidiff.storage import read_info, read_tensors
+from minidiff.wanted import EVERYDAY, WANTED, shows
 
 if TYPE_CHECKING:
     from minidiff.pipeline import Pipeline
@@ -38,36 +42,15 @@ TEXT_YARDSTICKS = (
     "text classifier, arg-max",
     "nearest definition's glyph",
 )
+#: Sets whose distances to real glyphs are taken.
+SETS = ("without text", "guidance 1", "default guidance")
 #: The folder where these are kept.
 TEXT = DATA / "text_yardsticks"
 #: Fonts that the shipped model was not trained on.
 SERIF, BOLD = DATA / "NotoSerifSC-test.otf", DATA / "NotoSansSC-Bold-test.otf"
 REFERENCE = 4096  #: training glyphs that distances are taken to
-REFERENCE_CHOICE = 6  # see the purposes of random numbers in batches.py
-
-#: One-word prompts with the radical (Kangxi number) and the components that such a glyph has.
-WANTED: dict[str, tuple[int, str]] = {
-    "gold": (167, "金钅"),
-    "water": (85, "氵水"),
-    "tree": (75, "木"),
-    "bird": (196, "鳥鸟"),
-    "fish": (195, "魚鱼"),
-    "insect": (142, "虫"),
-    "fire": (86, "火灬"),
-    "hand": (64, "扌手"),
-    "heart": (61, "忄心⺗"),
-    "speak": (149, "言讠"),
-    "grass": (140, "艹"),
-    "bamboo": (118, "⺮竹"),
-    "silk": (120, "糹纟糸"),
-    "horse": (187, "馬马"),
-    "woman": (38, "女"),
-    "stone": (112, "石"),
-    "mountain": (46, "山"),
-    "disease": (104, "疒"),
-    "dog": (94, "犭犬"),
-    "rain": (173, "雨"),
-}
+COMMON = 20  #: training glyphs from which on a radical counts as a common one
+NAMED = "default guidance, radical named"  #: the definition, followed by its glyph's radical
 
 
 @dataclass(frozen=True)
@@ -78,13 +61,15 @@ class Form:
     """
 
     definitions: int
-    per_prompt: int
+    per_prompt: int  #: pictures of each word of `WANTED`
     without_text: int
-    with_guidance: bool  #: whether held-out definitions are drawn with guidance, too
+    with_guidance: bool  #: whether definitions are drawn with guidance, too, and with the radical
+    per_everyday: int = 0  #: pictures of each word of `EVERYDAY`
+    per_radical: int = 0  #: pictures of each of the 214 radicals, by its name
 
 
 #: What `minidiff evaluate` draws, and what it draws with `--full`.
-FORMS = {"quick": Form(192, 6, 0, False), "full": Form(1034, 64, 1024, True)}
+FORMS = {"quick": Form(192, 6, 0, False), "full": Form(1034, 64, 1034, True, 16, 8)}
 
 
 @plain_torch()
@@ -116,19 +101,16 @@ def evaluate(
     recogniser, record = _recogniser()
     test = HeldOut(form.definitions)
     text = pipeline.config.text_encoder is not None
-    total = (form.definitions * (1 + form.with_guidance) + form.per_prompt * len(WANTED)) * text
-    nothing = [""] * (form.without_text if text else form.without_text or form.definitions)
-    total += len(nothing)
+    wanted = _texts(form, test, text)
+    total = sum(len(texts) for texts in wanted.values())
     bar = tqdm(total=total, unit=" glyphs", desc="Drawing", disable=not progress, leave=False)
     with bar:
-        sets = {}
-        if nothing:
-            sets["without text"] = draw(pipeline, nothing, seed, bar, guidance_scale=1.0)
-        if text:
-            sets["guidance 1"] = draw(pipeline, test.texts, seed, bar, guidance_scale=1.0)
-            if form.with_guidance:
-                sets["default guidance"] = draw(pipeline, test.texts, seed, bar)
-            words = {w: draw(pipeline, [w] * form.per_prompt, seed, bar) for w in WANTED}
+        drawn = {}
+        for name, texts in wanted.items():
+            plain = name in ("without text", "guidance 1")
+            options: dict[str, Any] = {"guidance_scale": 1.0} if plain else {}
+            drawn[name] = draw(pipeline, texts, seed, bar, **options)
+    sets = {name: drawn[name] for name in SETS if name in drawn}
     result: dict[str, Any] = {
         "samples": dataclasses.asdict(form),
         "num_inference_steps": STEPS,
@@ -140,9 +122,30 @@ def evaluate(
         "recogniser": record["held_out"],
     }
     if text:
-        result["faithfulness"] = _faithfulness(recogniser, test, sets)
-        result["prompts"] = _prompts(recogniser, words)
+        by_definition = {name: drawn[name] for name in (*SETS[1:], NAMED) if name in drawn}
+        result["faithfulness"] = _faithfulness(recogniser, test, by_definition)
+    for name, words in (("prompts", WANTED), ("everyday", EVERYDAY)):
+        if name in drawn:
+            pictures = drawn[name].unflatten(0, (len(words), -1))
+            result[name] = _prompts(recogniser, dict(zip(words, pictures)))
+    if "radicals" in drawn:
+        result["radicals"] = _named_radicals(recogniser, drawn["radicals"])
     return result
+
+
+def _texts(form: Form, test: HeldOut, text: bool) -> dict[str, list[str]]:
+    """All that a model with or without text is asked for, by its name in the result."""
+    if not text:
+        return {"without text": [""] * (form.without_text or form.definitions)}
+    texts = {"without text": [""] * form.without_text, "guidance 1": test.texts}
+    if form.with_guidance:
+        texts["default guidance"] = test.texts
+        texts[NAMED] = [named(glyph.definition, glyph.radical) for glyph in test.glyphs]
+    texts["prompts"] = [word for word in WANTED for _ in range(form.per_prompt)]
+    texts["everyday"] = [word for word in EVERYDAY for _ in range(form.per_everyday)]
+    every = range(1, RADICALS + 1)
+    texts["radicals"] = [named("", radical) for radical in every for _ in range(form.per_radical)]
+    return {name: wanted for name, wanted in texts.items() if wanted}
 
 
 @lru_cache(maxsize=1)
@@ -247,7 +250,7 @@ def _distances(
 def real_features(recogniser: Recogniser) -> Tensor:
     """(4096, 128): a fixed choice of training glyphs as the recogniser sees them."""
     train = GlyphDataset(64, "train").images
-    choice = samplers.seeded_generator(0, REFERENCE_CHOICE)
+    choice = samplers.seeded_generator(0, "reference")
     order = torch.randperm(len(train), generator=choice)
     return metrics.features(recogniser, train[order[:REFERENCE]])
 
@@ -262,6 +265,8 @@ def _measures(recogniser: Recogniser, real: Tensor, images: Tensor) -> dict[str,
         "recall": round(recall, 3),
         "edge_width": round(metrics.edge_width(images), 3),
         "grey_share": round(metrics.grey_share(images), 4),
+        "specks": round(metrics.specks(images), 4),
+        "off_white": round(metrics.off_white(images), 4),
         "samples": len(images),
     }
 
@@ -291,24 +296,18 @@ def _copying(sets: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
     """How many are nearer to a training glyph than all but 5 % of held-out real glyphs are.
 
     Variants of a character are in one split with it, so a real held-out glyph is near to a training
-    glyph only by chance; 5 % is what no copying at all looks like.
+    glyph only by chance; 5 % is what no copying at all looks like. The line is that of these real
+    glyphs; the interval is for the drawn ones, of which there could have been others.
     """
     train, real = GlyphDataset(64, "train").images, _nearest_of_real()
-
-    def share(distance: Tensor, real: Tensor) -> float:
-        return (distance < real.quantile(0.05)).float().mean().item()
-
     result: dict[str, dict[str, Any]] = {}
-    for name in ("guidance 1", "default guidance", "without text"):
-        if name in sets:
-            distance = metrics.nearest_distance(sets[name], train)
-            low, high = metrics.bootstrap(share, distance, real)
-            result[name] = {
-                "share": round(share(distance, real), 4),
-                "interval": [round(low, 4), round(high, 4)],
-                "median_distance": round(distance.median().item(), 4),
-                "median_distance_of_real": round(real.median().item(), 4),
-            }
+    for name, images in sets.items():
+        distance = metrics.nearest_distance(images, train)
+        result[name] = {
+            **_share(distance < real.quantile(0.05)),
+            "median_distance": round(distance.median().item(), 4),
+            "median_distance_of_real": round(real.median().item(), 4),
+        }
     return result
 
 
@@ -326,8 +325,7 @@ def _faithfulness(recogniser: Recogniser, test: HeldOut, sets: dict[str, Tensor]
     }
     pictures = {"real glyphs, as the recogniser reads them": test.images, **sets}
     for name, images in pictures.items():
-        if name != "without text":
-            result[name] = _share(radicals(recogniser, images) == truth)
+        result[name] = _share(radicals(recogniser, images) == truth)
     return result
 
 
@@ -343,27 +341,6 @@ def radicals(recogniser: Recogniser, images: Tensor) -> Tensor:
     """(N,) the likeliest radical of each picture (N, 1, 64, 64), 1 to 214."""
     logits = recogniser.logits(metrics.features(recogniser, images))[0]
     return logits.argmax(1) + 1
-
-
-@torch.inference_mode()
-def shows(recogniser: Recogniser, images: Tensor, word: str) -> Tensor:
-    """(N,) bool: whether the recogniser sees the radical or a component that a word stands for.
-
-    Each is a question of its own, so a picture may show several or none.
-
-    Args:
-        word: one of `WANTED`.
-
-    Raises:
-        ValueError: for another word.
-    """
-    if word not in WANTED:
-        raise ValueError(f"unknown word {word!r}: choose one of {', '.join(WANTED)}")
-    radical, parts = WANTED[word]
-    radical_logits, components, _ = recogniser.logits(metrics.features(recogniser, images))
-    columns = [recogniser.components.index(c) for c in parts if c in recogniser.components]
-    answers = torch.cat([radical_logits[:, [radical - 1]], components[:, columns]], 1)
-    return (answers > 0).any(1)
 
 
 @lru_cache(maxsize=1)
@@ -383,3 +360,38 @@ def _prompts(recogniser: Recogniser, words: dict[str, Tensor]) -> dict[str, Any]
     mean = sum(entry["share"] for entry in result.values()) / len(result)
     fewest = min(entry["different"] for entry in result.values())
     return {"mean": round(mean, 4), "fewest_different": fewest, "words": result}
+
+
+@torch.inference_mode()
+def _named_radicals(recogniser: Recogniser, images: Tensor) -> dict[str, Any]:
+    """How many pictures show the radical whose name was asked for: its yes-or-no question.
+
+    Beside it what the recogniser answers for all real glyphs of that radical, which is less than 1
+    where the radical is only a dictionary's choice or hardly to be seen (as in 丈, radical "one").
+
+    Args:
+        images: (214 · n, 1, 64, 64), n of each radical.
+    """
+    glyphs = load_glyphs()
+    truth = torch.tensor([glyph.radical for glyph in glyphs])
+    in_training = torch.tensor([glyph.split == "train" for glyph in glyphs])
+    known = recogniser.logits(_known(recogniser))[0] > 0
+    drawn = recogniser.logits(metrics.features(recogniser, images))[0] > 0
+    rows: dict[str, dict[str, Any]] = {}
+    for i, shown in enumerate(drawn.unflatten(0, (RADICALS, -1))):
+        having = truth == i + 1
+        rows[radical_name(i + 1)] = {
+            **_share(shown[:, i], digits=3),
+            "real": round(known[having, i].float().mean().item(), 4),
+            "radical": i + 1,
+            "training_glyphs": int((having & in_training).sum()),
+        }
+
+    def summary(some: list[dict[str, Any]]) -> dict[str, float]:
+        shares, real = ([row[key] for row in some] for key in ("share", "real"))
+        mean, mean_of_real = (round(sum(x) / len(x), 4) for x in (shares, real))
+        return {"mean": mean, "worst": min(shares), "real": mean_of_real, "radicals": len(some)}
+
+    common = [row for row in rows.values() if row["training_glyphs"] >= COMMON]
+    rare = [row for row in rows.values() if row["training_glyphs"] < COMMON]
+    return {"common": summary(common), "rare": summary(rare), "rows": rows}

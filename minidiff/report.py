@@ -5,21 +5,49 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+#: Measures of a set of pictures, by their keys, and what stands above them in two lines.
+COLUMNS = {
+    "frechet": ("frechet", "distance"),
+    "kernel": ("kernel", "distance"),
+    "precision": ("precision", "look real"),
+    "recall": ("recall", "variety"),
+    "edge_width": ("edges", "pixels"),
+    "grey_share": ("grey", "of all"),
+    "specks": ("specks", "a glyph"),
+    "off_white": ("off-white", "of all"),
+}
+COMPARABLE = 1000  # samples; of fewer the bias of a distance tells more of variety than of quality
+
 
 def as_text(result: dict[str, Any]) -> str:
-    """What `minidiff.evaluation.evaluate` returned, as tables."""
+    """What `minidiff.evaluation.evaluate` returned, as tables.
+
+    The record of an earlier release lacks some measures: their tables are left out, and what lacks
+    in a table is a dash.
+    """
     tables = [table(result[name]) for name, table in _TABLES.items() if name in result]
     return "\n\n".join("\n".join(lines) for lines in tables)
 
 
 def _distance_table(distances: dict[str, dict[str, float]]) -> list[str]:
     samples = next(iter(distances.values()))["samples"]
-    head = f"Against real glyphs, {samples} samples"
-    columns = ("frechet", "kernel", "precision", "recall", "edge_width", "grey_share")
-    lines = [f"{head:<32}" + "".join(f"{name.replace('_', ' '):>12}" for name in columns)]
+    lines = [f"Against real glyphs, {samples:,} samples"]
+    if samples < COMPARABLE:
+        lines[0] += ": for a first look; distances of so few are not to be compared"
+    for heading in zip(*COLUMNS.values()):
+        lines.append(" " * 29 + "".join(f"{text:>10}" for text in heading))
     for name, row in distances.items():
-        lines.append(f"{name:<32}" + "".join(f"{row[column]:>12}" for column in columns))
-    return lines
+        lines.append(f"{name:<29}" + "".join(f"{row.get(key, '–'):>10}" for key in COLUMNS))
+    return [
+        *lines,
+        "precision: share of these that look like real ones; recall: share of the real ones that",
+        "these come near to, and what it lacks of the floor's is lost variety",
+    ]
+
+
+def _interval(row: dict[str, Any], digits: int = 0) -> str:
+    low, high = row["interval"]
+    return f"({low:.{digits}%} to {high:.{digits}%})"
 
 
 def _share_table(title: str) -> Callable[[dict[str, Any]], list[str]]:
@@ -29,22 +57,46 @@ def _share_table(title: str) -> Callable[[dict[str, Any]], list[str]]:
             if isinstance(row, float):
                 lines.append(f"{name:<44}{row:>7.1%}")
             else:
-                low, high = row["interval"]
-                lines.append(f"{name:<44}{row['share']:>7.1%}  ({low:.1%} to {high:.1%})")
+                lines.append(f"{name:<44}{row['share']:>7.1%}  {_interval(row, 1)}")
         return lines
 
     return table
 
 
 def _prompt_table(prompts: dict[str, Any]) -> list[str]:
-    lines = [f"Shows what was asked for: {prompts['mean']:.1%} over 20 words"]
-    for word, row in prompts["words"].items():
-        low, high = row["interval"]
-        interval = f"({low:.0%} to {high:.0%})"
+    words = prompts["words"]
+    lines = [f"Shows what was asked for: {prompts['mean']:.1%} over {len(words)} words"]
+    for word, row in words.items():
         lines.append(
-            f"{word:<12}{row['share']:>7.1%}  {interval:<15}{row['different']:>4} different"
+            f"{word:<12}{row['share']:>7.1%}  {_interval(row):<15}{row['different']:>4} different"
         )
     return lines
+
+
+def _everyday_table(everyday: dict[str, Any]) -> list[str]:
+    words = everyday["words"]
+    title = f"Shows what was asked for: {everyday['mean']:.1%} over {len(words)} everyday words"
+    return [f"{title}; the worst ten:", *_worst(words)]
+
+
+def _radical_table(radicals: dict[str, Any]) -> list[str]:
+    common, rare = radicals["common"], radicals["rare"]
+    return [
+        'Shows the radical that was asked for by its name ("heart radical"):',
+        f"{common['mean']:.1%} over the {common['radicals']} radicals with at least 20 training "
+        f"glyphs (real ones {common['real']:.1%}), worst {common['worst']:.1%}",
+        f"{rare['mean']:.1%} over the {rare['radicals']} with fewer (real ones {rare['real']:.1%});"
+        " the worst ten of all:",
+        *_worst(radicals["rows"]),
+    ]
+
+
+def _worst(rows: dict[str, Any]) -> list[str]:
+    """The ten with the smallest shares, in two columns."""
+    worst = sorted(rows, key=lambda name: rows[name]["share"])[:10]
+    cells = [f"{n:<20}{rows[n]['share']:>7.1%}  {_interval(rows[n]):<15}" for n in worst]
+    half = (len(cells) + 1) // 2
+    return ["  ".join(cells[i::half]).rstrip() for i in range(half)]
 
 
 def _loss_table(losses: dict[str, float]) -> list[str]:
@@ -63,7 +115,9 @@ _TABLES: dict[str, Callable[[Any], list[str]]] = {
     "distances": _distance_table,
     "paper": lambda white: [f"Border without clipping (white paper = 1): {white:.3f}"],
     "faithfulness": _share_table("Radical of the character whose definition was asked for"),
+    "radicals": _radical_table,
     "prompts": _prompt_table,
+    "everyday": _everyday_table,
     "copying": _share_table("Nearer to a training glyph than 95 % of held-out real ones are"),
     "held_out_loss": _loss_table,
 }

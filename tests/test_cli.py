@@ -1104,7 +1104,7 @@ def test_a_model_of_other_pictures_is_not_measured(
 
 def test_help_says_how_long_evaluating_takes(run: Run) -> None:
     text = " ".join(run("evaluate", "--help").out.split())
-    assert "twelve minutes, not one and a half" in text
+    assert "twenty-five minutes, not one and a half" in text
 
 
 def test_evaluate_in_both_forms(run: Run, texted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from helpers import odd_defaults
 from minidiff import metrics, recogniser
-from minidiff.glyphs import to_float
+from minidiff.glyphs import GlyphDataset, to_float
 from minidiff.recogniser import FOLDER, Recogniser, load_recogniser, save_recogniser
 from minidiff.samplers import seeded_generator
 from minidiff.shelf import find_model
@@ -43,6 +43,18 @@ def test_frechet_distance_of_gaussians() -> None:
     second = normal(20_000, 3, seed=1) * torch.tensor([1.0, 2.0, 0.5]) + torch.tensor([3.0, 0, 0])
     assert metrics.frechet_distance(first, second) == pytest.approx(9 + 1 + 0.25, rel=0.02)
     assert metrics.frechet_distance(first, first) == pytest.approx(0, abs=1e-6)
+
+
+def test_few_samples_flatter_a_set_without_variety() -> None:
+    real = normal(4000, 32)
+    poor = normal(2000, 32, seed=1) * 0.8
+
+    def excess(count: int) -> float:
+        floor = metrics.frechet_distance(real, normal(count, 32, seed=2))
+        return metrics.frechet_distance(real, poor[:count]) - floor
+
+    assert excess(2000) == pytest.approx(32 * 0.2**2, rel=0.15)
+    assert excess(50) < 0.5 * excess(2000)
 
 
 def test_kernel_distance_does_not_depend_on_numbers() -> None:
@@ -143,6 +155,45 @@ def test_grey_share() -> None:
     assert metrics.grey_share(images) == pytest.approx(3 / 8)
 
 
+def paper_with(*strokes: tuple[slice, slice], level: float = -1.0) -> Tensor:
+    """White paper with rectangles of ink."""
+    picture = torch.ones(1, 1, 32, 32)
+    for rows, columns in strokes:
+        picture[0, 0, rows, columns] = level
+    return picture
+
+
+def test_specks_are_small_blobs_that_touch_no_stroke() -> None:
+    stroke = (slice(0, 30), slice(0, 2))
+    nineteen, twenty = (slice(10, 11), slice(8, 27)), (slice(20, 24), slice(8, 13))
+    touching = (slice(30, 31), slice(2, 4))  # the stroke, with a corner
+    in_the_corner = (slice(31, 32), slice(31, 32))
+    for strokes, expected in [
+        ((), 0),
+        ((stroke,), 0),
+        ((stroke, nineteen), 1),
+        ((stroke, twenty), 0),
+        ((stroke, touching), 0),
+        ((stroke, nineteen, in_the_corner), 2),
+    ]:
+        assert metrics.specks(paper_with(*strokes)) == expected, strokes
+    two = torch.cat([paper_with(in_the_corner), paper_with((slice(0, 1), slice(0, 1)))])
+    assert metrics.specks(two) == 1, "each picture by itself, and one a picture"
+    assert metrics.specks(paper_with(nineteen, level=0.5)) == 0, "too pale for ink"
+
+
+def test_off_white_is_what_is_not_quite_paper() -> None:
+    levels = torch.tensor([0, 128, 234, 235, 244, 252, 253, 255], dtype=torch.uint8)
+    assert metrics.off_white(levels) == pytest.approx(3 / 8)
+    assert metrics.off_white(torch.tensor([1.2, 0.9, -1.3, 1.0])) == pytest.approx(1 / 4)
+
+
+def test_real_glyphs_have_clean_paper() -> None:
+    images = GlyphDataset(64, "test").images
+    assert metrics.off_white(images) == pytest.approx(0.016, abs=0.001)
+    assert metrics.specks(images) < 0.015
+
+
 def test_border_white() -> None:
     images = torch.full((2, 1, 5, 6), -1.0)
     images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1] = 0.9, 0.9, 0.9, 0.9
@@ -175,6 +226,8 @@ def test_bytes_are_welcome_and_other_numbers_are_not() -> None:
         metrics.edge_width,
         metrics.grey_share,
         metrics.border_white,
+        metrics.off_white,
+        metrics.specks,
         metrics.blurred,
         metrics.dilated,
         lambda x: metrics.features(reader, x),
@@ -187,7 +240,7 @@ def test_bytes_are_welcome_and_other_numbers_are_not() -> None:
         for wrong in (images.long(), images.short(), images > 0):
             with pytest.raises(TypeError, match=rf"floats in .*uint8.*got {wrong.dtype}"):
                 measure(wrong)
-    for measure in measures[:5]:
+    for measure in measures[:7]:
         for nothing in (images.numpy(), None, [images]):
             with pytest.raises(TypeError, match=r"got (ndarray|NoneType|list)"):
                 measure(nothing)  # type: ignore[arg-type]
@@ -212,10 +265,10 @@ def test_features_that_are_none(wrong: Any) -> None:
 
 
 def test_what_torch_is_set_to_does_not_matter() -> None:
-    sample, pictures = normal(100), disc(20, 2.0)
-    expected = metrics.bootstrap(lambda x: x.mean().item(), sample, rounds=50)
+    sample, pictures = normal(100, 4), disc(20, 2.0)
+    expected = metrics.kernel_distance(sample, sample + 1, 50)
     with odd_defaults():
-        again = metrics.bootstrap(lambda x: x.mean().item(), sample, rounds=50)
+        again = metrics.kernel_distance(sample, sample + 1, 50)
         reader, _ = recogniser._load.__wrapped__(FOLDER)  # not the one that is kept
         seen = metrics.features(reader, pictures)
     assert again == expected
@@ -254,16 +307,6 @@ def test_wilson() -> None:
 def test_wilson_of_no_share(share: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="is no share"):
         metrics.wilson(*share)
-
-
-def test_bootstrap_of_a_mean() -> None:
-    sample = normal(400) * 2 + 5
-    low, high = metrics.bootstrap(lambda x: x.mean().item(), sample)
-    error = sample.std().item() / 20
-    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
-    assert low < sample.mean().item() < high
-    with pytest.raises(ValueError, match="at least one value in every sample"):
-        metrics.bootstrap(lambda x, y: 0.0, sample, sample[:0])
 
 
 def test_nearest_distance() -> None:
