@@ -22,6 +22,8 @@ from tqdm import tqdm
 from minidiff import metrics, samplers
 from minidiff.evaluation import STEPS, draw
 from minidiff.pipeline import Pipeline, load
+from minidiff.shelf import find_model
+from minidiff.storage import read_info
 
 GLYPHS = 128
 STARTS = (20, 100, 300, 500, 700, 800, 900, 1000)
@@ -73,8 +75,7 @@ def section(result: dict[str, Any]) -> str:
         + " | ".join(f"{row['off_white']:.1%}" for row in result["from"].values())
         + " |",
         "",
-        "Specks are pieces of strokes that were begun at much noise and fit nowhere later; below "
-        "that they hardly arise. The grey veil grows at every amount of noise.",
+        f"The first two are a single step. {_verdict(result['from'])}",
         "",
         "The same steps, closer together at much noise (a larger shift), 1,034 definitions:",
         "",
@@ -90,16 +91,34 @@ def section(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _verdict(rows: dict[str, dict[str, float]]) -> str:
+    """From where on most specks come."""
+    least = min(row["specks"] for row in rows.values())
+    half = (least + max(row["specks"] for row in rows.values())) / 2
+    first = next(t for t, row in rows.items() if row["specks"] > half)
+    return (
+        f"More than half of what specks there are come from t = {first} and above: from pieces of "
+        "strokes that are laid out at much noise and fit nowhere later."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="glyph64")
     arguments = parser.parse_args()
+    weights = read_info(find_model(arguments.model))["files"]["model.safetensors"]
     pipeline, judge = load(arguments.model), Judge()
     starts = {str(t): from_real_glyphs(pipeline, judge, t) for t in tqdm(STARTS, "From t")}
     shifts = {str(s): with_shift(pipeline, judge, s) for s in tqdm(SHIFTS, "Shifts")}
     write(
         "strokes",
-        {"machine": machine(), "glyphs": GLYPHS, "from": starts, "shift": shifts},
+        {
+            "machine": machine(),
+            "weights": weights,
+            "glyphs": GLYPHS,
+            "from": starts,
+            "shift": shifts,
+        },
     )
 
 

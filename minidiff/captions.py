@@ -25,13 +25,14 @@ SHARES: Mapping[str, int] = MappingProxyType({
     "name": 2,  # "heart radical"
     "short name": 2,  # "heart"
 })  # fmt: skip
-# Names that say nothing, or something else, when they stand alone: these always have "radical".
+# Names that say nothing when they stand alone, or something else than glyphs of the radical do (who
+# types "river" wants the water radical): these always have "radical".
 NEVER_ALONE = frozenset({
     "line", "dot", "slash", "second", "hook", "lid", "legs", "down box", "cover", "open box",
     "wrap", "right open box", "hiding enclosure", "private", "again", "enclosure", "go slowly",
     "lame", "short thread", "dotted cliff", "long stride", "snout", "rap", "not", "do not",
     "double x", "half tree trunk", "slice", "dotted tent", "track", "and", "self", "stopping",
-    "walk enclosure", "bolt of cloth", "enter", "step", "even",
+    "walk enclosure", "bolt of cloth", "enter", "step", "even", "say", "river", "go", "long", "old",
 })  # fmt: skip
 
 
@@ -79,6 +80,8 @@ def named_prompts(
     definition: str, radical: int, shares: Mapping[str, int] = SHARES
 ) -> tuple[str, ...]:
     """The definition, then the prompts that may take its place, each as often as its share says.
+
+    Senses come in turns; those of a long list beyond a share's number do not come at all.
 
     Args:
         radical: the Kangxi number, 1 to 214.

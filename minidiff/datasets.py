@@ -40,8 +40,8 @@ class ImageFolder(Pictures):
     This is the `imagefolder` convention of Hugging Face datasets. The table is a CSV file in UTF-8
     with commas; other columns may stand in it, a text may be empty, and one that holds a comma, a
     quotation mark or a line break stands in quotes. Like a definition a text is cut at ";" and
-    ",": "red car, at night" is learnt as a whole and, as often, by its parts, unless the recipe
-    has `senses = 0`.
+    ",": "red car, at night" is learnt as a whole and, three times as often, by its parts, unless
+    the recipe has `senses = 0`.
 
     Pictures (PNG, JPEG, GIF, WebP, AVIF, BMP, TIFF, PPM; of several in a file the first) become
     grey, lie as their EXIF says, and what is not square is fitted onto white paper, which also

@@ -94,8 +94,11 @@ class _Wide(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in self.FUNCTIONS or args[0].device.type != "cpu":
+        if func not in self.FUNCTIONS:
             return func(*args, **kwargs)
+
+        def wide(x: Any) -> Any:
+            return x.float() if getattr(x, "dtype", None) == torch.bfloat16 else x
+
         with torch.autocast("cpu", enabled=False):
-            wide = [x.float() if getattr(x, "dtype", None) == torch.bfloat16 else x for x in args]
-            return func(*wide, **kwargs)
+            return func(*map(wide, args), **{name: wide(x) for name, x in kwargs.items()})

@@ -352,14 +352,16 @@ def _known(recogniser: Recogniser) -> Tensor:
 def _prompts(recogniser: Recogniser, words: dict[str, Tensor]) -> dict[str, Any]:
     """For every prompt how many show what was asked for, and how many different glyphs they are."""
     known = _known(recogniser)
-    result: dict[str, Any] = {}
+    names = {radical_name(i + 1) for i in range(RADICALS)}  # may have been prompts in training
+    rows: dict[str, Any] = {}
     for word, images in words.items():
         closest = torch.cdist(metrics.features(recogniser, images), known).argmin(1)
         share = _share(shows(recogniser, images, word), digits=3)
-        result[word] = {**share, "different": len(closest.unique())}
-    mean = sum(entry["share"] for entry in result.values()) / len(result)
-    fewest = min(entry["different"] for entry in result.values())
-    return {"mean": round(mean, 4), "fewest_different": fewest, "words": result}
+        rows[word] = {**share, "different": len(closest.unique())}
+    fewest, result = min(row["different"] for row in rows.values()), {}
+    for name, some in (("mean", [*rows]), ("mean_of_others", [*(rows.keys() - names)])):
+        result[name] = round(sum(rows[word]["share"] for word in some) / len(some), 4)
+    return {**result, "fewest_different": fewest, "words": rows}
 
 
 @torch.inference_mode()

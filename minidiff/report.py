@@ -63,9 +63,17 @@ def _share_table(title: str) -> Callable[[dict[str, Any]], list[str]]:
     return table
 
 
+def _others(prompts: dict[str, Any]) -> str:
+    """What is to be said of the words that no radical has for a name."""
+    others = prompts.get("mean_of_others")  # which an earlier release did not take apart
+    return "" if others is None else f", {others:.1%} over those that name no radical"
+
+
 def _prompt_table(prompts: dict[str, Any]) -> list[str]:
     words = prompts["words"]
-    lines = [f"Shows what was asked for: {prompts['mean']:.1%} over {len(words)} words"]
+    lines = [
+        f"Shows what was asked for: {prompts['mean']:.1%} over {len(words)} words{_others(prompts)}"
+    ]
     for word, row in words.items():
         lines.append(
             f"{word:<12}{row['share']:>7.1%}  {_interval(row):<15}{row['different']:>4} different"
@@ -76,6 +84,7 @@ def _prompt_table(prompts: dict[str, Any]) -> list[str]:
 def _everyday_table(everyday: dict[str, Any]) -> list[str]:
     words = everyday["words"]
     title = f"Shows what was asked for: {everyday['mean']:.1%} over {len(words)} everyday words"
+    title += _others(everyday)
     return [f"{title}; the worst ten:", *_worst(words)]
 
 

@@ -167,7 +167,7 @@ class Trainer:
         denoiser = NetworkDenoiser(
             self.model, self.schedule, self.config.prediction_type, **batch.condition
         )
-        with bfloat16_on_cpu(self.config.bfloat16_on_cpu):
+        with bfloat16_on_cpu(self.config.bfloat16_on_cpu and self.device.type == "cpu"):
             loss = denoiser.loss(batch.x0, batch.t, batch.eps).mean()
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)

@@ -377,6 +377,7 @@ def test_everyday_words_say_what_their_glyphs_have() -> None:
     known = set(load_recogniser()[0].components)
     train = [glyph for glyph in load_glyphs() if glyph.split == "train"]
     assert len(EVERYDAY) == 60 and not EVERYDAY.keys() & WANTED.keys()
+    assert all(set(parts) <= known for _, parts in WANTED.values())
     for word, (radical, parts) in EVERYDAY.items():
         assert set(parts) <= known, word
         said = re.compile(rf"\b{word}(s|es)?\b")

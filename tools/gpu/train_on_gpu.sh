@@ -23,7 +23,7 @@
 #
 # OPTIONS are those of `minidiff train`, for instance --start FOLDER to begin with earlier weights
 # (FOLDER of a poll is one), --recipe FILE, --seed 1. The clock starts with the first step: before it,
-# half a minute goes into pictures and texts; after it, some seconds into the last loss and saving.
+# a minute goes into pictures and texts; after it, some seconds into the last loss and saving.
 #
 # What poll copies is enough to draw and to start a later run from, and small: FOLDER/model (10 MB),
 # log.jsonl, train.log, samples.png. The optimizer's state, which resume needs, stays in the run.
