@@ -318,13 +318,21 @@ def comparison(old: dict[str, Any] | None, new: dict[str, Any]) -> list[str]:
 
 
 def report(flagged: list[dict[str, Any]]) -> list[str]:
-    """Every cell that failed, in lines of Markdown: what it asserts, and the prose around it."""
+    """Every cell that failed, in lines of Markdown: what it asserts, and the prose around it.
+
+    Those that were mended since stand there, too, with the prose as it was.
+    """
     if not flagged:
         return ["No cell failed: what the prose asserts of the weights is true."]
     many = "1 cell" if len(flagged) == 1 else f"{len(flagged)} cells"
-    lines = [f"{many} failed; the prose around may be true no longer:"]
+    still = sum(not cell["mended"] for cell in flagged)
+    if still:
+        lines = [f"{many} failed, open: {still}; the prose around those may be true no longer:"]
+    else:
+        lines = [f"{many} failed, open: none; what the prose asserts of the weights is true now."]
     for cell in flagged:
-        lines += ["", f"### {cell['notebook']}", "", "```python", cell["code"], "```", ""]
+        where = f"### {cell['notebook']}, {'mended' if cell['mended'] else 'open'}"
+        lines += ["", where, "", "```python", cell["code"], "```", ""]
         lines += [cell["message"], ""]
         for text in cell["prose"]:
             lines += [*(f"> {line}".rstrip() for line in text.splitlines()), ""]
