@@ -148,11 +148,16 @@ def compare_guidance(pipeline: Pipeline, judge: Judge, table: Table) -> None:
         table.add(str(scale), make=make)
 
 
+def whose(result: dict[str, Any]) -> str:
+    """The weights of a result in words."""
+    shipped = read_info(find_model("glyph64"))["files"]["model.safetensors"]
+    return "the shipped weights" if result["weights"] == shipped else "weights shipped earlier"
+
+
 def section(result: dict[str, Any]) -> str:
     """One of the two results in Markdown."""
     of_guidance = "words_shown" in result["cells"].get("1.0", {})
-    shipped = read_info(find_model("glyph64"))["files"]["model.safetensors"]
-    weights = "the shipped weights" if result["weights"] == shipped else "weights shipped earlier"
+    weights = whose(result)
     head = (
         f"The same {result['samples']} held-out definitions drawn from the same noise by {weights} "
         f"({described(result['machine'])}; seed {result['seed']}). The excess is the Fréchet "

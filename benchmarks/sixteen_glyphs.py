@@ -26,7 +26,7 @@ from typing import Any
 
 import machine
 import torch
-from evaluations import Judge, Table
+from evaluations import Judge, Table, whose
 from measuring import in_turns, spread, times_faster
 from torch import Tensor
 from tqdm import tqdm
@@ -154,8 +154,8 @@ def section(result: dict[str, Any]) -> str:
         verdict = "they differ by less than twice the standard error"
     recall = all("recall" in cells[name] for name in seconds)  # earlier results know none
     lines = [
-        "The shipped network draws 16 glyphs, by our sampler and by diffusers' schedulers, in "
-        f"turns in one process ({machine.described(result['machine'])}; {result['rounds']} "
+        f"The network with {whose(result)} draws 16 glyphs, by our sampler and by diffusers' "
+        f"schedulers, in turns in one process ({machine.described(result['machine'])}; {result['rounds']} "
         "turns), without guidance. The quality is the Fréchet distance beyond that of real "
         f"glyphs, with its standard error, of {result['samples']} held-out definitions drawn "
         f"from the same noise, seed {result['seed']}. Repeat it with "
