@@ -155,8 +155,8 @@ def section(result: dict[str, Any]) -> str:
     recall = all("recall" in cells[name] for name in seconds)  # earlier results know none
     lines = [
         f"The network with {whose(result)} draws 16 glyphs, by our sampler and by diffusers' "
-        f"schedulers, in turns in one process ({machine.described(result['machine'])}; {result['rounds']} "
-        "turns), without guidance. The quality is the Fréchet distance beyond that of real "
+        f"schedulers, in turns in one process ({machine.described(result['machine'])}; "
+        f"{result['rounds']} turns), without guidance. The quality is the Fréchet distance beyond that of real "
         f"glyphs, with its standard error, of {result['samples']} held-out definitions drawn "
         f"from the same noise, seed {result['seed']}. Repeat it with "
         "`python benchmarks/sixteen_glyphs.py`.",

@@ -62,7 +62,8 @@ def section(result: dict[str, Any]) -> str:
     """The result in Markdown."""
     lines = [
         f"{result['glyphs']} held-out glyphs, noised to a timestep and drawn to the end from there "
-        f"by {whose(result)} ({described(result['machine'])}; {STEPS} steps from pure noise, seed 0, no guidance): "
+        f"by {whose(result)} ({described(result['machine'])}; {STEPS} steps from pure noise, seed "
+        "0, no guidance): "
         "how many specks (blobs of ink of fewer than 20 pixels) a glyph has then, and what share "
         "of the pixels is a not quite white grey. Repeat it with `python benchmarks/strokes.py`.",
         "",
