@@ -156,9 +156,9 @@ def section(result: dict[str, Any]) -> str:
     lines = [
         f"The network with {whose(result)} draws 16 glyphs, by our sampler and by diffusers' "
         f"schedulers, in turns in one process ({machine.described(result['machine'])}; "
-        f"{result['rounds']} turns), without guidance. The quality is the Fréchet distance beyond that of real "
-        f"glyphs, with its standard error, of {result['samples']} held-out definitions drawn "
-        f"from the same noise, seed {result['seed']}. Repeat it with "
+        f"{result['rounds']} turns), without guidance. The quality is the Fréchet distance beyond "
+        f"that of real glyphs, with its standard error, of {result['samples']} held-out "
+        f"definitions drawn from the same noise, seed {result['seed']}. Repeat it with "
         "`python benchmarks/sixteen_glyphs.py`.",
         "",
         f"Ours in 12 steps takes 1/{ratio:.1f} of the time of DDPM in {MANY}, with an excess of "
