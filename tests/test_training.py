@@ -437,7 +437,9 @@ def test_bfloat16_leaves_attention_and_group_norm_in_float32(
         assert y.dtype == torch.bfloat16
         assert norm(y).dtype == torch.float32
         q = y.flatten(2)[:, None]
-        assert torch.nn.functional.scaled_dot_product_attention(q, q, q).dtype == torch.float32
+        attention = torch.nn.functional.scaled_dot_product_attention
+        assert attention(q, q, q).dtype == torch.float32
+        assert attention(query=q, key=q, value=q).dtype == torch.float32
     assert conv(x).dtype == torch.float32
 
 
