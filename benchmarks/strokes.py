@@ -27,7 +27,7 @@ from minidiff.storage import read_info
 
 GLYPHS = 128
 STARTS = (20, 100, 300, 500, 700, 800, 900, 1000)
-SHIFTS = (1.0, 1.5, 2.0, 3.0, 4.0)
+SHIFTS = (1.5, 2.0, 3.0)
 
 
 @torch.inference_mode()
