@@ -405,3 +405,10 @@ def test_readme_names_the_words_of_its_picture() -> None:
     (text,) = re.findall(r"!\[([^\]]+)\]\(book/_static/glyphs\.png\)", README)
     assert text.endswith(f": {', '.join(words)}.")
     assert len(words) == 8 and {"heart", "hand"} <= set(words)
+
+
+def test_nearly_all_is_not_all() -> None:
+    tables = load_script("tools/release/record_tables.py")
+    assert [tables.percent(share) for share in (0, 0.004, 0.5, 0.996, 1)] == [
+        "0 %", "0.4 %", "50 %", "99.6 %", "100 %"
+    ]  # fmt: skip

@@ -67,6 +67,9 @@ class Row(NamedTuple):
 
 
 def percent(share: float, digits: int = 0) -> str:
+    """In words; 99.6 % is not 100 %, nor 0.4 % nought."""
+    if not digits and 0 < share < 1 and round(share, 2) in (0, 1):
+        digits = 1
     return f"{100 * share:.{digits}f} %"
 
 
