@@ -128,7 +128,7 @@ def test_yardsticks_are_farther_than_the_floor(of_real: dict[str, Any]) -> None:
         if name == "the same with serifs":  # the recogniser knows that font, too
             assert row["frechet"] == pytest.approx(floor["frechet"], rel=0.2)
         elif name.startswith("the same"):
-            assert row["frechet"] > 1.2 * floor["frechet"], name
+            assert row["frechet"] > 1.1 * floor["frechet"], name  # which 192 samples make large
     blurred = distances["the same, blurred by 1 pixel"]
     assert blurred["edge_width"] > 1.4 * floor["edge_width"]
     assert blurred["grey_share"] > 1.5 * floor["grey_share"]
