@@ -93,13 +93,12 @@ def section(result: dict[str, Any]) -> str:
 
 
 def _verdict(rows: dict[str, dict[str, float]]) -> str:
-    """From where on most specks come."""
-    least = min(row["specks"] for row in rows.values())
-    half = (least + max(row["specks"] for row in rows.values())) / 2
-    first = next(t for t, row in rows.items() if row["specks"] > half)
+    """Above which t at least half of the specks arise: what is drawn from there on has the rest."""
+    half = rows[str(max(STARTS))]["specks"] / 2
+    last = max(int(t) for t, row in rows.items() if row["specks"] <= half)
     return (
-        f"More than half of what specks there are come from t = {first} and above: from pieces of "
-        "strokes that are laid out at much noise and fit nowhere later."
+        "At least half of the specks of glyphs that are drawn from pure noise arise above "
+        f"t = {last}: pieces of strokes that are laid out at much noise and fit nowhere later."
     )
 
 

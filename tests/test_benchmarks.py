@@ -180,3 +180,13 @@ def test_faults_are_counted() -> None:
     assert "| disk | 3 | 4 | 0 |" in text
     row["failed"] = 2
     assert "2 failed." in page.section(result)
+
+
+@pytest.mark.parametrize(("of_800", "above"), [(0.07, 800), (0.12, 500)])
+def test_specks_are_said_to_arise_where_they_do(
+    benchmarks: None, of_800: float, above: int
+) -> None:
+    strokes = importlib.import_module("strokes")
+    rows = {"20": 0.0, "500": 0.01, "800": of_800, "900": 0.14, "1000": 0.18}
+    said = strokes._verdict({t: {"specks": specks} for t, specks in rows.items()})
+    assert f"arise above t = {above}:" in said
