@@ -15,17 +15,19 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine(*packages: str) -> dict[str, Any]:
-    """Processor, cores and versions."""
+    """Processor, cores, the GPU if there is one, and versions."""
     import torch
 
     model = platform.processor()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         model = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {
         "processor": model,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        **gpu,
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", *packages)},
     }

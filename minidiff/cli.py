@@ -263,8 +263,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="glyph64, glyph64-gpu (four times the work), or a .toml file with "
-            "settings of minidiff.TrainingConfig (text_encoder = false: without text)",
+            help="glyph64, glyph64-gpu (larger batches), or a .toml file with settings "
+            "of minidiff.TrainingConfig (text_encoder = false: without text)",
             show_default="glyph64; with --resume the run's own, with --start the model's",
         ),
     ] = None,

@@ -11,6 +11,7 @@ import hashlib
 import lzma
 import operator
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -25,7 +26,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from minidiff.cache import cached
-from minidiff.captions import named_prompts, prompts_of, split_senses
+from minidiff.captions import RARE, RARE_SHARES, SHARES, named_prompts, prompts_of, split_senses
 from minidiff.schedules import whole_number
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -242,7 +243,8 @@ class GlyphDataset(Pictures):
     Attributes:
         images: uint8 (N, 1, size, size), small enough to lie on a GPU as a whole.
         prompts: for each picture the whole definition and, where there are several, its senses;
-            with `name_radicals` those of `minidiff.captions.named_prompts`.
+            with `name_radicals` those of `minidiff.captions.named_prompts`, by `RARE_SHARES` for
+            radicals that fewer than `RARE` glyphs of the split have.
         glyphs: what is known about each, N of `Glyph`.
 
     Raises:
@@ -258,7 +260,11 @@ class GlyphDataset(Pictures):
         self.glyphs = [glyphs[i] for i in rows]
         self.images = (images if split == "all" else images[rows]).unsqueeze(1)
         if name_radicals:
-            self.prompts = [named_prompts(g.definition, g.radical) for g in self.glyphs]
+            count = Counter(glyph.radical for glyph in self.glyphs)
+            shares = {n: SHARES if count[n] >= RARE else RARE_SHARES for n in count}
+            self.prompts = [
+                named_prompts(g.definition, g.radical, shares[g.radical]) for g in self.glyphs
+            ]
         else:
             self.prompts = [prompts_of(glyph.definition) for glyph in self.glyphs]
 

@@ -11,6 +11,8 @@ import pytest
 from minidiff.batches import check_names
 from minidiff.captions import (
     NEVER_ALONE,
+    RARE,
+    RARE_SHARES,
     SHARES,
     named,
     named_prompts,
@@ -92,6 +94,23 @@ def test_the_glyphs_are_told_by_their_radicals_only_where_asked() -> None:
         assert several[0] == glyph.definition
         assert named("", glyph.radical) in several
     assert {len(several) for several in telling.prompts} == {1 + sum(SHARES.values())}
+
+
+def test_names_of_radicals_that_few_glyphs_have_are_heard_more_often() -> None:
+    assert sum(RARE_SHARES.values()) == sum(SHARES.values())
+    train = GlyphDataset(16, "train", name_radicals=True)
+    count = Counter(glyph.radical for glyph in train.glyphs)
+    seen = set()
+    for glyph, (_, *rest) in zip(train.glyphs, train.prompts):
+        rare = count[glyph.radical] < RARE
+        if not glyph.definition or (glyph.radical, rare) in seen:
+            continue
+        seen.add((glyph.radical, rare))
+        shares = RARE_SHARES if rare else SHARES
+        assert rest.count(named("", glyph.radical)) >= shares["name"]
+        plain = [text for text in rest if text in (glyph.definition, *glyph.senses)]
+        assert len(plain) >= shares["sense"] and (not rare or len(plain) <= shares["short name"])
+    assert {rare for _, rare in seen} == {True, False}
 
 
 def test_a_recipe_that_says_otherwise_than_the_data_is_refused(tmp_path: Path) -> None:
