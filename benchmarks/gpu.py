@@ -176,7 +176,7 @@ def main() -> None:
     ):  # what takes minutes to compile comes last: whoever stops it has the others
         row = dict(zip(names, (precision, compiled, channels_last), strict=True))
         try:
-            row |= Row(config, device, *settings).measure(arguments.rounds)
+            row |= Row(config, device, precision, compiled, channels_last).measure(arguments.rounds)
         except torch.cuda.OutOfMemoryError:
             row["out_of_memory"] = True
         torch.compiler.reset()

@@ -119,6 +119,6 @@ def shows(recogniser: Recogniser, images: Tensor, word: str) -> Tensor:
         raise ValueError(f"unknown word {word!r}: choose one of {', '.join(words)}")
     radical, parts = words[word]
     radical_logits, components, _ = recogniser.logits(metrics.features(recogniser, images))
-    columns = [recogniser.components.index(c) for c in parts if c in recogniser.components]
+    columns = [recogniser.components.index(part) for part in parts]
     answers = torch.cat([radical_logits[:, [radical - 1]], components[:, columns]], 1)
     return (answers > 0).any(1)

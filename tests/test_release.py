@@ -272,7 +272,7 @@ def test_one_command_ships_and_goes_on_where_it_stopped(
     info = read_info(house.shipped)
     new = info["files"]["model.safetensors"]
     assert new != old and info["record"]["evaluation"] == house.figures
-    assert info["record"]["quality"]["20 words shown"] == "987%"
+    assert info["record"]["quality"]["20 words shown"] == "987 %"
     card = (house.shipped / "README.md").read_text(encoding="utf-8")
     for part in (as_text(house.figures), "the training of it", "the failures of it"):
         assert part in card

@@ -83,8 +83,8 @@ def quality(figures: Figures, record: dict[str, Any]) -> dict[str, Any]:
     """The few figures that `minidiff.pretrained()` prints."""
     blurs = excess(figures, "guidance 1") / excess(figures, BLURRED)
     return {
-        "20 words shown": f"{figures['prompts']['mean']:.0%}",
-        "radical of held-out definitions": f"{figures['faithfulness'][GUIDED]['share']:.0%}",
+        "20 words shown": percent(figures["prompts"]["mean"]),
+        "radical of held-out definitions": percent(figures["faithfulness"][GUIDED]["share"]),
         "excess distance / 1-pixel blur": round(blurs, 2),
         "held-out loss": figures["held_out_loss"]["mean"],
         "images seen": record["images_seen_in_all"],
