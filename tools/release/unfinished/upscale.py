@@ -1,10 +1,12 @@
-"""Cascade, second stage: a small network that draws 128 x 128 given the small picture.
+"""A cascade's second stage, unfinished: draws 128 × 128 pixels, given the 64 × 64 of glyph64.
 
-    python upscale.py OUT --seconds 480 --first FOLDER
+    python tools/release/unfinished/upscale.py runs/upscale --seconds 5000 --compile
 
-Beside x_t lie three channels: the small picture, twice as large (nearest), and two even planes that say
-what was done to it: the share of noise mixed in (0 to 0.5), and from which t/T the first stage
-has drawn it again (0 for a real picture). So the network knows how far to trust it.
+Beside x_t lie three channels: the small picture, every pixel four times, and two even planes that
+say how far to trust it: the share of noise mixed into it (0 to 0.5; 0 in 40 % of the pictures), and
+the t / T from which the first stage has drawn it again (0.1 to 0.7 T, five Euler steps without
+guidance; 0 for a real picture; 60 % are redrawn). Such failures of the first stage are what the
+second has to mend.
 """
 
 from __future__ import annotations
@@ -13,240 +15,161 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch import Tensor
 
 import minidiff
 from minidiff.glyphs import GlyphDataset
 from minidiff.spaces import Pixels
+from minidiff.texts import encode_texts
 from minidiff.unet import UNet, UNetConfig
 
-T0 = time.time()
-CONFIG = dict(
-    stem=2,
-    channels=(32, 64, 96, 96),
-    attention=(False, False, False, True),
-    text_dim=None,
-    condition_channels=3,
-)
-VARIANTS, STEPS = 6, 5
+CONFIG: dict[str, Any] = {
+    "stem": 2, "channels": (32, 64, 96, 96), "attention": (False, False, False, True),
+    "text_dim": None, "condition_channels": 3,
+}  # fmt: skip
+EULER, LAST = 5, 1000
 
 
-def say(*what):
-    print(f"{time.time() - T0:6.1f}", *what, flush=True)
+def half(device: torch.device) -> Any:
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
-@torch.no_grad()
-def redraw(pipeline, dataset, space, variants, device, low=100, high=700, batch=1024):
-    """(variants, N, 1, 64, 64) uint8 real glyphs noised to t and drawn again by the first stage; (variants, N) t/T."""
-    from minidiff.texts import encode_texts
-
-    texts = [p[0] for p in dataset.prompts]
-    table = encode_texts(texts, pipeline.text_encoder).to(device)
-    rows = table.rows(texts).to(device)
-    n = len(dataset)
-    draw = torch.Generator(device).manual_seed(7)
-    out = torch.empty(variants, n, 1, 64, 64, dtype=torch.uint8, device=device)
-    share = torch.zeros(variants, n, device=device)
-    net, last = pipeline.network, pipeline.config.num_train_timesteps
-    images = dataset.images.to(device)
-    for v in range(variants):
-        s0 = (low + (high - low) * torch.rand(n, generator=draw, device=device)) / last
-        share[v] = s0
-        for first in range(0, n, batch):
-            part = slice(first, first + batch)
-            x0 = pipeline.space.to_data(images[part])
-            s = s0[part]
-            x = (1 - s[:, None, None, None]) * x0 + s[:, None, None, None] * torch.randn(
-                x0.shape, generator=draw, device=device
-            )
-            text = table.batch(rows[part], length=32)
-            for k in range(STEPS):
-                t = (s * last).round().long().clamp(1, last)
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    velocity = net(x, t, tokens=text.tokens, mask=text.mask).float()
-                following = s0[part] * (1 - (k + 1) / STEPS)
-                x = x + (following - s)[:, None, None, None] * velocity
-                s = following
-            out[v, part] = ((pipeline.space.to_images(x) + 1) * 127.5).round().to(torch.uint8)
-    return out, share
+def mixed(x: Tensor, share: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The straight path: (1 − share) x + share · noise, and the noise."""
+    eps = torch.randn(x.shape, generator=generator, device=x.device)
+    s = share[:, None, None, None]
+    return (1 - s) * x + s * eps, eps
 
 
 class Data:
-    def __init__(self, split, pipeline, device, variants):
-        self.small_set = GlyphDataset(64, split)
-        self.large = GlyphDataset(128, split).images.to(device)
-        self.small = self.small_set.images.to(device)
-        self.space = None
-        self.again, self.share = redraw(pipeline, self.small_set, pipeline.space, variants, device)
+    """Large and small pictures, and the small ones as the first stage draws them again.
+
+    Attributes:
+        again: (variants, N, 1, 64, 64) uint8; share: (variants, N), from which t / T.
+    """
+
+    def __init__(self, split: str, first: Any, variants: int) -> None:
+        device = first.device
+        small, large = (GlyphDataset(size, split) for size in (64, 128))
+        self.first, self.small, self.large = first, small.images.to(device), large.images.to(device)
+        texts = [several[0] for several in small.prompts]
+        table = encode_texts(texts, first.text_encoder).to(device)
+        rows = table.rows(texts).to(device)
+        draw = torch.Generator(device).manual_seed(7)
+        self.share = 0.1 + 0.6 * torch.rand(variants, len(small), generator=draw, device=device)
+        self.again = torch.empty(variants, *self.small.shape, dtype=torch.uint8, device=device)
+        for v in range(variants):
+            for part in torch.arange(len(small), device=device).split(1024):
+                read = table.batch(rows[part], length=32)
+                text = {"tokens": read.tokens, "mask": read.mask}
+                self.again[v, part] = self.redraw(part, self.share[v, part], text, draw)
+
+    @torch.no_grad()
+    def redraw(
+        self, part: Tensor, share: Tensor, text: dict[str, Tensor], draw: torch.Generator
+    ) -> Tensor:
+        space = self.first.space
+        x, _ = mixed(space.to_data(self.small[part]), share, draw)
+        for k in range(EULER, 0, -1):
+            t = (share * k / EULER * LAST).round().long().clamp(1, LAST)
+            with half(x.device):
+                velocity = self.first.network(x, t, **text).float()
+            x = x - (share / EULER)[:, None, None, None] * velocity
+        return ((space.to_images(x) + 1) * 127.5).round().to(torch.uint8)
+
+    def beside(
+        self, index: Tensor, redrawn: Tensor, variant: Tensor, noise: Tensor, draw: torch.Generator
+    ) -> Tensor:
+        """(B, 3, 128, 128): what the network is told of pictures `index` (B,)."""
+        pick = redrawn[:, None, None, None]
+        picture = torch.where(pick, self.again[variant, index], self.small[index])
+        x, _ = mixed(self.first.space.to_data(picture), noise, draw)
+        told = torch.where(redrawn, self.share[variant, index], 0.0)
+        planes = torch.stack([noise, told], 1)[:, :, None, None].expand(-1, -1, 128, 128)
+        return torch.cat([F.interpolate(x, scale_factor=2, mode="nearest"), planes], 1)
 
 
-def condition(data, space64, index, generator, redrawn, variant, noise_share, device):
-    """(B, 3, 128, 128)."""
-    real = data.small[index]
-    again = data.again[variant, index]
-    picture = torch.where(redrawn[:, None, None, None], again, real)
-    x = space64.to_data(picture)
-    s = noise_share[:, None, None, None]
-    x = (1 - s) * x + s * torch.randn(x.shape, generator=generator, device=device)
-    x = F.interpolate(x, scale_factor=2, mode="nearest")
-    told = torch.where(redrawn, data.share[variant, index], torch.zeros_like(noise_share))
-    planes = torch.stack([noise_share, told], 1)[:, :, None, None].expand(-1, -1, 128, 128)
-    return torch.cat([x, planes], 1)
+def batch(
+    data: Data, size: int, draw: torch.Generator, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures, t, and what lies beside x_t: one step's."""
+
+    def uniform() -> Tensor:
+        return torch.rand(size, generator=draw, device=device)
+
+    index = torch.randint(len(data.large), (size,), generator=draw, device=device)
+    normal = torch.randn(size, generator=draw, device=device)
+    t = (torch.sigmoid(1.6 * normal) * LAST).ceil().clamp(1, LAST)
+    variant = torch.randint(len(data.again), (size,), generator=draw, device=device)
+    noise = torch.where(uniform() < 0.4, 0.0, 0.5 * uniform())
+    return index, t, data.beside(index, uniform() < 0.6, variant, noise, draw)
+
+
+@torch.no_grad()
+def held_out(network: UNet, data: Data, space: Pixels) -> dict[str, float]:
+    """The loss on 256 held-out glyphs, the small picture real or redrawn, by timestep."""
+    result, device = {}, data.large.device
+    for name, again in (("real", False), ("redrawn", True)):
+        for t in (62, 312, 562, 812):
+            draw, losses = torch.Generator(device).manual_seed(3), []
+            for index in torch.arange(256, device=device).split(64):
+                full = torch.ones(len(index), device=device)
+                x0 = space.to_data(data.large[index])
+                x, eps = mixed(x0, full * t / LAST, draw)
+                beside = data.beside(index, full.bool() & again, index * 0, full * 0, draw)
+                with half(device):
+                    said = network(x, (full * t).long(), picture=beside)
+                losses.append((said.float() - (eps - x0)).square().mean((1, 2, 3)))
+            result[f"{name} {t}"] = round(torch.cat(losses).mean().item(), 5)
+    return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seconds", type=float, default=480)
-    parser.add_argument("--first", required=True)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--batch", type=int, default=192)
     parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--variants", type=int, default=VARIANTS)
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--tiny", type=int, default=0)
-    a = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    a.out.mkdir(parents=True, exist_ok=True)
-    pipeline = minidiff.load(a.first, device=device)
-    if a.tiny:
-        init = GlyphDataset.__init__
-
-        def cut(self, *x, **y):
-            init(self, *x, **y)
-            self.images = self.images[: a.tiny]
-            self.prompts = self.prompts[: a.tiny]
-            self.glyphs = self.glyphs[: a.tiny]
-
-        GlyphDataset.__init__ = cut
-    train, test = Data("train", pipeline, device, a.variants), Data("test", pipeline, device, 1)
-    say("data", tuple(train.large.shape), tuple(train.again.shape))
-    space64 = pipeline.space
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    first = minidiff.load("glyph64")
+    device, train, test = first.device, Data("train", first, 6), Data("test", first, 1)
     space = Pixels.of(train.large.cpu())
-    say("space", space)
     torch.manual_seed(0)
-    net = UNet(UNetConfig(**CONFIG)).to(device)
-    say("parameters", sum(p.numel() for p in net.parameters()))
-    ema = UNet(UNetConfig(**CONFIG)).to(device).requires_grad_(False)
-    ema.load_state_dict(net.state_dict())
-    call = torch.compile(net) if a.compile else net
-    opt = torch.optim.AdamW(
-        net.parameters(), lr=a.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-    )
-    g = torch.Generator(device).manual_seed(1)
-    n, B = len(train.large), a.batch
-
-    def batch_of(data, index, t_share, redrawn, variant, noise_share, g):
-        x0 = space.to_data(data.large[index])
-        eps = torch.randn(x0.shape, generator=g, device=device)
-        s = t_share[:, None, None, None]
-        return (
-            (1 - s) * x0 + s * eps,
-            eps - x0,
-            condition(data, space64, index, g, redrawn, variant, noise_share, device),
-        )
-
-    @torch.no_grad()
-    def held_out():
-        m = min(256, len(test.large))
-        result = {}
-        for name, redrawn in (("real", False), ("redrawn", True)):
-            for ts in (62, 312, 562, 812):
-                h = torch.Generator(device).manual_seed(3)
-                total = 0.0
-                for first in range(0, m, 64):
-                    index = torch.arange(first, min(m, first + 64), device=device)
-                    full = torch.full((len(index),), 1.0, device=device)
-                    x, want, cond = batch_of(
-                        test, index, full * ts / 1000, full.bool() & redrawn, index * 0, full * 0, h
-                    )
-                    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                        said = ema(x, (full * ts).long(), picture=cond)
-                    total += (said.float() - want).square().mean((1, 2, 3)).sum().item()
-                result[f"{name} {ts}"] = round(total / m, 5)
-        return result
-
-    def save(name):
-        save_file(
-            {k: v.half().contiguous() for k, v in ema.state_dict().items()},
-            a.out / f"{name}.safetensors",
-        )
-        (a.out / f"{name}.json").write_text(
-            json.dumps(
-                {
-                    "unet": CONFIG,
-                    "mean": space.mean,
-                    "std": space.std,
-                    "images_seen": step * B,
-                    "seconds": round(time.time() - T0),
-                    "device": str(torch.cuda.get_device_name() if device.type == "cuda" else "cpu"),
-                    "batch": B,
-                    "rate": a.rate,
-                },
-                indent=1,
-            )
-        )
-
-    step, losses, report = 0, torch.zeros((), device=device), time.time()
-    start = time.time()
-    with open(a.out / "upscale.jsonl", "w") as log:
-        while True:
-            gone = time.time() - start
-            left = 1 - gone / max(1e-9, a.seconds - (start - T0))
-            if left <= 0:
-                break
-            rate = a.rate * min(1, (step + 1) / 300) * min(1, left / 0.6)
-            for group in opt.param_groups:
-                group["lr"] = rate
-            index = torch.randint(n, (B,), generator=g, device=device)
-            u = torch.randn(B, generator=g, device=device) * 1.6
-            t = (torch.sigmoid(u) * 1000).ceil().clamp(1, 1000)
-            redrawn = torch.rand(B, generator=g, device=device) < 0.6
-            variant = torch.randint(a.variants, (B,), generator=g, device=device)
-            noise_share = torch.rand(B, generator=g, device=device) * 0.5
-            noise_share = torch.where(
-                torch.rand(B, generator=g, device=device) < 0.4,
-                torch.zeros_like(noise_share),
-                noise_share,
-            )
-            with torch.no_grad():
-                x, want, cond = batch_of(train, index, t / 1000, redrawn, variant, noise_share, g)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                said = call(x, t.long(), picture=cond)
-            loss = (said.float() - want).square().mean()
-            opt.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            opt.step()
-            step += 1
-            decay = min(0.999, (1 + step) / (10 + step))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - decay)
-                losses += loss.detach()
-            if step % 100 == 0 or step == 10:
-                if step == 10 or time.time() - report > 45:
-                    report = time.time()
-                    entry = {
-                        "step": step,
-                        "images": step * B,
-                        "seconds": round(gone, 1),
-                        "rate": rate,
-                        "loss": round(losses.item() / (step % 100 or 100), 5),
-                        **held_out(),
-                    }
-                    log.write(json.dumps(entry) + "\n")
-                    log.flush()
-                    say(entry)
-                    save("upscale")
-                losses.zero_()
-    entry = {"step": step, "images": step * B, **held_out()}
-    log = open(a.out / "upscale.jsonl", "a")
-    log.write(json.dumps(entry) + "\n")
-    log.close()
-    say("end", entry)
-    save("upscale")
+    network, average = (UNet(UNetConfig(**CONFIG)).to(device) for _ in range(2))
+    average.load_state_dict(network.requires_grad_(True).state_dict())
+    if options.compile:
+        network.compile()
+    optimizer = torch.optim.AdamW(network.parameters(), options.rate, (0.9, 0.99), fused=True)
+    draw, step, started = torch.Generator(device).manual_seed(1), 0, time.monotonic()
+    while (left := 1 - (time.monotonic() - started) / options.seconds) > 0:
+        for group in optimizer.param_groups:
+            group["lr"] = options.rate * min(1, (step + 1) / 300, left / 0.6)
+        index, t, beside = batch(train, options.batch, draw, device)
+        x0 = space.to_data(train.large[index])
+        x, eps = mixed(x0, t / LAST, draw)
+        with half(device):
+            said = network(x, t.long(), picture=beside)
+        optimizer.zero_grad()
+        (said.float() - (eps - x0)).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        decay = min(0.999, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_([*average.parameters()], [*network.parameters()], 1 - decay)
+    weights = {name: x.half().contiguous() for name, x in average.state_dict().items()}
+    save_file(weights, options.folder / "upscale.safetensors")
+    figures = {"steps": step, "images": step * options.batch, **held_out(average, test, space)}
+    shape = {"unet": CONFIG, "mean": space.mean, "std": space.std}
+    (options.folder / "upscale.json").write_text(json.dumps({**shape, **figures}), "utf-8")
+    print(figures)
 
 
 if __name__ == "__main__":
