@@ -182,7 +182,7 @@ def main() -> None:
         if name not in done["runs"]:
             pipeline = load(start) if name == "start" else train(name, start, arguments.runs)
             row = {"machine": machine(), **judge(pipeline, name)}
-            head = {"start": weights, "steps": STEPS}
+            head = {"machine": machine(), "start": weights, "steps": STEPS}
             write("captions", {**head, "runs": {**done["runs"], name: row}})
 
 

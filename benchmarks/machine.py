@@ -47,11 +47,13 @@ def need(*packages: str) -> None:
 def described(machine: dict[str, Any]) -> str:
     """The machine of a result in words: "AMD EPYC, 1 thread, torch 2.13.0"."""
     threads = machine["threads"]
-    versions = {k: v for k, v in machine.items() if k not in ("processor", "cores", "threads")}
+    hardware = ("processor", "cores", "threads", "gpu")
+    versions = {k: v for k, v in machine.items() if k not in hardware}
     return ", ".join(
         [
             machine["processor"],
             f"{threads} thread{'s' if threads > 1 else ''}",
+            *([machine["gpu"]] if "gpu" in machine else []),
             *(f"{name} {str(v).partition('+')[0]}" for name, v in versions.items()),
         ]
     )
