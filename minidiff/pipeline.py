@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,9 @@ from tqdm.auto import tqdm
 
 from minidiff import samplers
 from minidiff.denoisers import Guided, NetworkDenoiser
+from minidiff.frames import Frames
 from minidiff.inputs import as_device, warn
-from minidiff.model import ModelConfig, load_model
+from minidiff.model import ModelConfig, load_model, save_model
 from minidiff.networks import describe
 from minidiff.schedules import whole_number
 from minidiff.shelf import DEFAULT_MODEL, find_model
@@ -44,45 +45,6 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-class Frame:
-    """One moment of the way from noise to picture. Tensors are (B, C, H, W) on the CPU.
-
-    Attributes:
-        index: 0 … N − 1 of the N steps.
-        t: timestep reached; 0 in the last frame.
-    """
-
-    def __init__(self, steps: tuple[samplers.Step, ...], space: Any) -> None:
-        self.index, self.t = steps[0].index, steps[0].t
-        self._steps, self._space = steps, space
-
-    @cached_property
-    def images(self) -> Tensor:
-        """x_t in the units of a picture, still noisy, held within [-1, 1]."""
-        return self._pictures(step.x for step in self._steps)
-
-    @cached_property
-    def predicted(self) -> Tensor:
-        """What the network took for the finished picture."""
-        return self._pictures(step.prediction.x0 for step in self._steps)
-
-    def _pictures(self, batches: Iterable[Tensor]) -> Tensor:
-        return torch.cat([self._space.to_images(x).float().cpu() for x in batches])
-
-
-class Frames(Iterator[Frame]):
-    """The frames of one walk, drawn as they are asked for; `len()` is how many there are in all."""
-
-    def __init__(self, count: int, walk: Iterator[tuple[samplers.Step, ...]], space: Any) -> None:
-        self._count, self._walk, self._space = count, walk, space
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __next__(self) -> Frame:
-        return Frame(next(self._walk), self._space)
 
 
 class Pipeline:
@@ -121,6 +83,27 @@ class Pipeline:
         parameters = sum(p.numel() for p in self.network.parameters())
         size = self.config.image_size
         return f"Pipeline({size} × {size}, {parameters / 1e6:.1f} M parameters, {self.device})"
+
+    def save(self, folder: str | Path) -> None:
+        """Write it into a folder that `load` opens: weights in half precision, config and record.
+
+        Raises:
+            FileExistsError: if the folder holds anything that was not saved here.
+            OSError: where it cannot be written; what was there before is untouched then.
+            TypeError: for a folder that is no path.
+        """
+        save_model(folder, self.network, self.config, self.record)
+
+    def to(self, device: torch.device | str) -> Pipeline:
+        """Move it to another device, and return it.
+
+        Raises:
+            ValueError: for a device that is not here.
+        """
+        self.device = as_device(device)
+        self.network.to(self.device)
+        self.__dict__.pop("text_encoder", None)  # loaded there when it is needed again
+        return self
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
@@ -381,9 +364,9 @@ def load(
     """Open a trained model.
 
     Args:
-        name_or_path: a model that ships ("glyph64"), a folder written by
-            `minidiff.model.save_model`, or a training run: of that the finished model is
-            taken, else its newest checkpoint.
+        name_or_path: a model that ships ("glyph64"), a folder written by `Pipeline.save`, a
+            training run (its finished model, else its newest checkpoint), or a model of the
+            Hugging Face Hub, "owner/model" or "owner/model@revision", fetched if it is not here.
         device: where to run; `default_device()` if None.
 
     Raises:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minidiff import hub
 from minidiff.inputs import as_path, is_folder, warn_of_namesake
 from minidiff.run_folder import latest_checkpoint
 from minidiff.storage import read_info
@@ -68,9 +69,12 @@ def _shipped() -> dict[str, Path]:
 def find_model(name_or_path: str | Path) -> Path:
     """The folder that `load` reads for this name or path.
 
-    A text that is the name of a model that ships means that one, a `pathlib.Path` the folder.
+    A text that is the name of a model that ships means that one, a `pathlib.Path` the folder. A
+    text such as "owner/model" or "owner/model@revision" is, where no such folder is here, a model
+    of the Hugging Face Hub, see `minidiff.hub`.
 
     Raises:
+        CheckpointError: for what is on the Hub but no model of ours.
         FileNotFoundError: if there is none, naming the models that ship.
         TypeError: for what is neither a name nor a path.
     """
@@ -80,9 +84,12 @@ def find_model(name_or_path: str | Path) -> Path:
         warn_of_namesake(name, folder, "model")
         return shipped[name]
     if not name or not is_folder(folder):
+        # Below a folder that is here, a slip in the path is likelier than a model of the Hub.
+        if isinstance(name_or_path, str) and hub.is_name(name) and not is_folder(folder.parent):
+            return hub.fetch(name)
         raise FileNotFoundError(
-            f"no model {name!r}: give one that ships ({', '.join(shipped)}) or the "
-            "folder of a checkpoint or training run"
+            f"no model {name!r}: give one that ships ({', '.join(shipped)}), the folder of a "
+            "checkpoint or training run, or owner/model of the Hugging Face Hub"
         )
     for place in (folder, folder / "model"):
         if (place / "config.json").is_file():

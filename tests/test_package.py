@@ -23,9 +23,9 @@ PACKAGE = ROOT / "minidiff"
 ORDER = [
     "schedules", "denoisers", "samplers", "unet", "toys", "inputs", "storage", "cache", "captions",
     "glyphs", "datasets", "encoder_files", "text", "texts", "networks", "spaces", "model",
-    "recipe", "endings", "run_folder", "shelf", "held_out", "batches", "resume", "devices",
-    "training", "pipeline", "recogniser", "metrics", "wanted", "evaluation", "report", "plots",
-    "shell", "cli_train", "cli",
+    "recipe", "endings", "run_folder", "hub", "shelf", "held_out", "batches", "resume",
+    "devices", "training", "frames", "pipeline", "recogniser", "metrics", "wanted", "evaluation",
+    "report", "plots", "shell", "cli_train", "cli",
 ]  # fmt: skip
 
 

@@ -791,3 +791,29 @@ def test_the_config_of_another_network(tiny: Pipeline) -> None:
 def test_timesteps_of_no_dimension(tiny: Pipeline) -> None:
     with pytest.raises(ValueError, match=r"timesteps must be two or more .*got tensor\(2\)"):
         tiny("gold", timesteps=torch.tensor(2))
+
+
+def test_a_pipeline_is_saved_and_opened_again(tmp_path: Path) -> None:
+    shape = UNetConfig(channels=(32,), attention=(False,), text_dim=None)
+    torch.manual_seed(0)
+    one = Pipeline(UNet(shape), ModelConfig(shape, image_size=8, shift=1.5), {"seed": 4})
+    with torch.no_grad():
+        for weight in one.network.parameters():
+            weight.normal_().copy_(weight.half())  # nothing is lost by half precision
+    one.save(tmp_path / "mine")
+    again = minidiff.load(tmp_path / "mine")
+    assert again.record == {"seed": 4} and again.config == one.config
+    assert torch.equal(again(""), one(""))
+    one.save(tmp_path / "mine")  # the same once more replaces it
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(FileExistsError, match=r"notes\.txt"):
+        one.save(tmp_path / "mine")
+
+
+def test_a_pipeline_moves_to_a_device_with_its_encoder() -> None:
+    pipeline = minidiff.load()
+    before = pipeline.text_encoder
+    assert pipeline.to("cpu") is pipeline and pipeline.text_encoder is not before
+    with pytest.raises(ValueError, match="device"):
+        pipeline.to("cuda:77")
+    assert pipeline.device == torch.device("cpu")

@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What the figures of an evaluation depend on, beside the weights.
 JUDGES = (
     *("evaluation", "wanted", "metrics", "recogniser", "held_out", "captions", "glyphs"),
-    *("pipeline", "samplers", "schedules", "denoisers", "unet", "spaces"),
+    *("pipeline", "frames", "samplers", "schedules", "denoisers", "unet", "spaces"),
 )
 
 

@@ -1,0 +1,185 @@
+"""Models on the Hugging Face Hub: fetched by their names, and given to others with a card.
+
+The network is asked only for a name such as "owner/model" (or "owner/model@revision"), and only
+where no such folder is here. Of a repository two files are taken, config.json and
+model.safetensors, and the second only after the first says that it is a model of ours: no pickle
+and no code of anybody's is fetched, let alone run. What was fetched stays in the Hub's cache. A
+revision that is a whole commit (40 hexadecimal digits) is taken from there without asking again;
+of a branch or of none the newest is asked for, and the cached one taken where there is no network.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from minidiff.storage import FORMAT, CheckpointError, read_info
+
+FILES = ("config.json", "model.safetensors")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def is_name(text: str) -> bool:
+    """Whether this could be a model on the Hub: owner/model, perhaps with @revision."""
+    part = r"[A-Za-z0-9][\w.-]*"
+    return re.fullmatch(rf"{part}/{part}(@[\w./-]+)?", text) is not None
+
+
+def fetch(name: str) -> Path:
+    """The folder of a model of the Hub in its cache; downloaded if it is not there.
+
+    Args:
+        name: "owner/model" or "owner/model@revision" (a branch, a tag or a commit).
+
+    Raises:
+        FileNotFoundError: if there is no such model or revision, or it cannot be reached.
+        CheckpointError: for a repository that holds no model of ours; nothing more than its
+            config.json was downloaded then.
+    """
+    from huggingface_hub import errors
+
+    repository, _, revision = name.partition("@")
+    pinned = re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+    try:
+        folder = _cached(repository, revision) if pinned else None
+        return folder or _downloaded(repository, revision)
+    except CheckpointError:
+        raise
+    except errors.RevisionNotFoundError as error:
+        raise FileNotFoundError(
+            f"{repository} has no revision {revision!r} on the Hub: give one of its commits, tags "
+            "or branches, or none for the newest"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is neither a folder {name} here nor a model {repository} on the Hub that you "
+            "may see: check the spelling, or log in with `hf auth login` if it is private"
+        ) from error
+    except Exception as error:  # of requests or httpx, as the Hub's library is older or newer
+        if folder := _cached(repository, revision):
+            return folder
+        raise FileNotFoundError(
+            f"there is no folder {name} here, and the Hub could not be asked for a model of that "
+            f"name ({_first_line(error)}): go online once to fetch it, or give a model that is here"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _cached(repository: str, revision: str) -> Path | None:
+    """The folder of what was downloaded before, or None; asks nobody."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = [try_to_load_from_cache(repository, file, revision=revision or None) for file in FILES]
+    return Path(str(found[0])).parent if all(isinstance(path, str) for path in found) else None
+
+
+def _downloaded(repository: str, revision: str) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    info = HfApi().model_info(repository, revision=revision or None)
+    commit, files = str(info.sha), {file.rfilename for file in info.siblings or ()}
+    where = f"{repository} (revision {commit[:12]})"
+    if not files.issuperset(FILES):
+        pickles = sorted(file for file in files if file.endswith(PICKLES))
+        more = (
+            f"; {pickles[0]} is a pickle, which can run code when it is opened" if pickles else ""
+        )
+        raise CheckpointError(
+            f"{where} is not a model of minidiff: it lacks "
+            f"{' and '.join(sorted(set(FILES) - files))}{more}. Nothing was downloaded"
+        )
+    config = Path(hf_hub_download(repository, "config.json", revision=revision or None))
+    try:
+        kind = json.loads(config.read_text("utf-8"))["format"]
+    except (ValueError, TypeError, KeyError):
+        kind = None
+    if kind != FORMAT:
+        raise CheckpointError(
+            f"{where} is a model of another library: its config.json does not say "
+            f"format = {FORMAT!r}. Its weights were not downloaded"
+        )
+    hf_hub_download(repository, "model.safetensors", revision=config.parent.name)
+    return config.parent
+
+
+def card(folder: Path) -> str:
+    """What a model is and how it came about, in Markdown, from its own record; for README.md."""
+    info = read_info(folder)
+    model, record = info["model"], info.get("record", {})
+    text = model.get("text_encoder") is not None
+    task = "text-to-image" if text else "unconditional-image-generation"
+    lines = [
+        "---", "library_name: minidiff", f"pipeline_tag: {task}",
+        "tags: [diffusion, safetensors]", "---", "", "# {name}", "",
+        f"A diffusion model of {model['image_size']} × {model['image_size']} pixels"
+        + (f", told by texts ({model['text_encoder']})." if text else ", without text."), "",
+        "```python", "import minidiff", "", 'pipeline = minidiff.load("{name}")',
+        f"images = pipeline({json.dumps('a text' if text else '')}, num_images_per_prompt=16)",
+        "```", "",
+    ]  # fmt: skip
+    facts = {
+        "pictures it learnt from": record.get("training_images"),
+        "pictures seen": record.get("images_seen_in_all"),
+        "minutes": round(record["seconds"] / 60) if "seconds" in record else None,
+        "on": record.get("device"),
+        "torch": record.get("torch"),
+        **record.get("quality", {}),
+    }
+    known = [f"| {what} | {value:,} |" if isinstance(value, int) else f"| {what} | {value} |"
+             for what, value in facts.items() if value is not None]  # fmt: skip
+    if known:
+        lines += ["## How it came about", "", "| | |", "|---|---|", *known, ""]
+    if recipe := record.get("recipe"):
+        lines += ["Its recipe:", "", "```json", json.dumps(recipe, indent=2), "```", ""]
+    lines += [
+        "What its pictures were, who may use them and what it must not be used for is not known to "
+        "the program that wrote this card: say it here.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def push(folder: Path, name: str, private: bool = False) -> str:
+    """Give a model to others: its two files and a card, as one commit.
+
+    A README.md that the repository has already stays as it is.
+
+    Args:
+        folder: of the model, see `minidiff.shelf.find_model`.
+        name: owner/model; made if there is none.
+        private: whether only its owner may see a repository that is made.
+
+    Returns:
+        the address of the commit, and so of the revision.
+
+    Raises:
+        CheckpointError: for a folder that is no whole, unaltered model.
+        PermissionError: where nobody is logged in, or may not write there.
+        ValueError: for what is no name.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi, errors, get_token
+
+    if not is_name(name) or "@" in name:
+        raise ValueError(f"{name!r} is no name on the Hub: give owner/model")
+    files = {file: (folder / file).read_bytes() for file in FILES}
+    text = card(folder).replace("{name}", name)
+    if get_token() is None:
+        raise PermissionError(
+            "nobody is logged in to the Hub: `hf auth login` asks for a token that may write"
+        )
+    api = HfApi()
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        if not api.file_exists(name, "README.md"):
+            files["README.md"] = text.encode("utf-8")
+        adds = [CommitOperationAdd(place, content) for place, content in files.items()]
+        done = api.create_commit(name, adds, commit_message="Model and card by minidiff")
+    except errors.HfHubHTTPError as error:
+        raise PermissionError(
+            f"{name} could not be written ({_first_line(error)}): log in as its owner with "
+            "`hf auth login`, with a token that may write"
+        ) from error
+    return str(done.commit_url)

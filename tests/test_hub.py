@@ -1,0 +1,222 @@
+"""Models of the Hugging Face Hub, from a small server here that answers as the Hub does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import printed_by
+from minidiff import hub
+from minidiff.model import ModelConfig, save_model
+from minidiff.storage import read_info
+from minidiff.unet import UNet, UNetConfig
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    shape = UNetConfig(channels=(32,), attention=(False,), text_dim=None)
+    record = {"training_images": 3, "seconds": 120, "recipe": {"steps": 7}, "device": "cpu"}
+    save_model(tmp_path / "model", UNet(shape), ModelConfig(shape, image_size=8), record)
+    return tmp_path / "model"
+
+
+class Hub:
+    """Repositories by name, each its files; and what was asked for."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, dict[str, bytes]] = {}
+        self.asked: list[str] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_: Any) -> None: ...
+
+            def do_GET(self) -> None:
+                hub.answer(self, body=True)
+
+            def do_HEAD(self) -> None:
+                hub.answer(self, body=False)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
+        parts = request.path.partition("?")[0].strip("/").split("/")
+        of_api = parts[:2] == ["api", "models"]
+        name = "/".join(parts[2:4] if of_api else parts[:2])
+        files, file = self.repositories.get(name), "/".join(parts[4:])
+        revision = (parts[5:6] or ["main"])[0] if of_api else (parts[3:4] or [""])[0]
+        payload, headers = b"", {}
+        if files is None:
+            status, headers = 404, {"X-Error-Code": "RepoNotFound"}
+        elif revision not in ("main", COMMIT):
+            status, headers = 404, {"X-Error-Code": "RevisionNotFound"}
+        elif of_api:
+            listed = [{"rfilename": name} for name in files]
+            payload = json.dumps({"id": name, "sha": COMMIT, "siblings": listed}).encode()
+            status, headers = 200, {"Content-Type": "application/json"}
+        elif file in files:
+            self.asked.append(file)
+            status, payload = 200, files[file]
+            tag = hashlib.sha1(payload, usedforsecurity=False).hexdigest()
+            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{tag}"'}
+        else:
+            status, headers = 404, {"X-Error-Code": "EntryNotFound"}
+        request.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(payload))}.items():
+            request.send_header(key, value)
+        request.end_headers()
+        if body:
+            request.wfile.write(payload)
+
+
+@pytest.fixture
+def online() -> Iterator[Hub]:
+    hub = Hub()
+    yield hub
+    hub.server.shutdown()
+    hub.server.server_close()
+
+
+def loaded(name: str, folder: Path, online: Hub, **places: str) -> Any:
+    """What `minidiff.load` says in a process of its own: what it opened, or its error."""
+    code = (
+        "import json, minidiff\n"
+        "try:\n"
+        f"    found = [minidiff.load({name!r}).config.image_size]\n"
+        "except Exception as error:\n"
+        "    found = [type(error).__name__, str(error)]\n"
+        "print(json.dumps(found))\n"
+    )
+    home = {"HF_ENDPOINT": online.address, "HF_HOME": str(folder), "HF_HUB_DISABLE_XET": "1"}
+    quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "0"}
+    return json.loads(printed_by(code, folder, **{**home, **quiet, **places}))
+
+
+def files_of(model: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in model.iterdir()}
+
+
+def test_a_model_of_the_hub_is_fetched_once_and_is_there_without_a_network(
+    tmp_path: Path, online: Hub, model: Path
+) -> None:
+    online.repositories["ann/digits"] = {**files_of(model), "evil.py": b"", "old.bin": b""}
+    assert loaded("ann/digits", tmp_path, online) == [8]
+    assert set(online.asked) == {"config.json", "model.safetensors"}  # and no code
+    pinned = f"ann/digits@{COMMIT}"
+    online.asked.clear()
+    assert loaded(pinned, tmp_path, online) == [8]
+    assert loaded("ann/digits", tmp_path, online, HF_HUB_OFFLINE="1") == [8]
+    assert not online.asked
+    online.server.shutdown()
+    online.server.server_close()
+    assert loaded("ann/digits", tmp_path, online) == [8]  # nobody answers: what was fetched before
+    kind, told = loaded("ann/letters", tmp_path, online)
+    assert kind == "FileNotFoundError" and "no folder ann/letters here, and the Hub" in told
+
+
+def test_what_is_no_model_of_ours_is_not_downloaded(
+    tmp_path: Path, online: Hub, model: Path
+) -> None:
+    online.repositories["ann/pickle"] = {"config.json": b"{}", "pytorch_model.bin": b"x"}
+    kind, told = loaded("ann/pickle", tmp_path, online)
+    assert kind == "CheckpointError"
+    assert "it lacks model.safetensors; pytorch_model.bin is a pickle" in told
+    assert not online.asked
+    foreign = {"architectures": ["Bert"], "auto_map": {"AutoModel": "evil.Model"}}
+    weights = files_of(model)["model.safetensors"]
+    for config in (json.dumps(foreign).encode(), b"not json"):
+        online.repositories["ann/bert"] = {"config.json": config, "model.safetensors": weights}
+        online.asked.clear()
+        folder = tmp_path / str(len(config))
+        folder.mkdir()
+        kind, told = loaded("ann/bert", folder, online)
+        assert kind == "CheckpointError" and "a model of another library" in told
+        assert set(online.asked) == {"config.json"}
+    altered = weights[:-1] + bytes([weights[-1] ^ 1])
+    online.repositories["ann/altered"] = {**files_of(model), "model.safetensors": altered}
+    kind, told = loaded("ann/altered", tmp_path, online)
+    assert kind == "CheckpointError" and "model.safetensors" in told
+
+
+def test_names_and_revisions_that_are_not_there(tmp_path: Path, online: Hub, model: Path) -> None:
+    online.repositories["ann/digits"] = files_of(model)
+    kind, told = loaded("ann/nobody", tmp_path, online)
+    assert kind == "FileNotFoundError" and "neither a folder ann/nobody here nor a model" in told
+    kind, told = loaded("ann/digits@v9", tmp_path, online)
+    assert kind == "FileNotFoundError" and "ann/digits has no revision 'v9'" in told
+    (tmp_path / "runs").mkdir()  # a slip in a path asks nobody
+    kind, told = loaded("runs/digist", tmp_path, online)
+    assert kind == "FileNotFoundError" and "no model 'runs/digist': give one that ships" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("ann/digits", True), ("ann/digits@main", True), (f"ann/a.b-c@{COMMIT}", True),
+        ("glyph64", False), ("a/b/c", False), ("../model", False), ("/etc/model", False),
+        ("ann/", False), ("ann/digits@", False), ("C:\\runs\\x", False),
+    ],
+)  # fmt: skip
+def test_what_may_be_a_name_on_the_hub(text: str, fits: bool) -> None:
+    assert hub.is_name(text) is fits
+
+
+def test_a_card_says_what_the_record_knows(model: Path) -> None:
+    text = hub.card(model)
+    head, _, body = text.removeprefix("---\n").partition("\n---\n")
+    assert "library_name: minidiff" in head and "unconditional-image-generation" in head
+    assert "8 × 8 pixels, without text" in body and "| pictures it learnt from | 3 |" in body
+    assert "| minutes | 2 |" in body and '"steps": 7' in body and "None" not in body
+
+
+def test_giving_a_model_to_others_needs_a_login(
+    model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(PermissionError, match="hf auth login"):
+        hub.push(model, "ann/digits")
+    with pytest.raises(ValueError, match="'digits' is no name on the Hub: give owner/model"):
+        hub.push(model, "digits")
+
+
+def test_a_push_is_one_commit_of_the_files_and_a_card(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, dict[str, bytes]]] = []
+
+    class Api:
+        def create_repo(self, name: str, private: bool, exist_ok: bool) -> None:
+            assert private and exist_ok
+
+        def file_exists(self, name: str, file: str) -> bool:
+            return bool(done)
+
+        def create_commit(self, name: str, adds: list[Any], commit_message: str) -> Any:
+            done.append((name, {add.path_in_repo: add.path_or_fileobj for add in adds}))
+            return type("Commit", (), {"commit_url": f"https://hub/{name}/commit/1"})
+
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "a token")
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert hub.push(model, "ann/digits", private=True) == "https://hub/ann/digits/commit/1"
+    name, files = done[0]
+    assert name == "ann/digits" and set(files) == {*hub.FILES, "README.md"}
+    assert b'minidiff.load("ann/digits")' in files["README.md"]
+    assert files["model.safetensors"] == (model / "model.safetensors").read_bytes()
+    hub.push(model, "ann/digits", private=True)  # a card that somebody has written stays
+    assert set(done[1][1]) == set(hub.FILES)
+    assert read_info(model)["record"]["device"] == "cpu"
