@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from minidiff import samplers
 from minidiff.denoisers import Guided, NetworkDenoiser
-from minidiff.inputs import as_device, warn
+from minidiff.inputs import as_device, sides, warn
 from minidiff.model import ModelConfig, load_model
 from minidiff.networks import describe
 from minidiff.schedules import whole_number
@@ -119,8 +119,8 @@ class Pipeline:
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.network.parameters())
-        size = self.config.image_size
-        return f"Pipeline({size} × {size}, {parameters / 1e6:.1f} M parameters, {self.device})"
+        height, width = sides(self.config.image_size)
+        return f"Pipeline({height} × {width}, {parameters / 1e6:.1f} M parameters, {self.device})"
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
