@@ -43,9 +43,16 @@ def pictures_of(
     held_out: PictureDataset | None = None
     prompts: Sequence[str] = SAMPLE_PROMPTS
     if data is not None:
+        channels = reading.get("channels")
+        if channels not in (None, 1, 3):
+            raise ValueError(
+                f"in_channels is {channels}, but a folder's pictures are grey or in colour: set "
+                f"in_channels = 1 or 3 under [{describe(config.network).name}], or leave it out"
+            )
         dataset = ImageFolder(data, config.image_size, **reading)
-        if reading.get("channels") is None:
-            config = _with_channels(config, dataset.channels)
+        if channels is None:
+            network = dataclasses.replace(config.network, in_channels=dataset.channels)
+            config = dataclasses.replace(config, network=network)
         texts = dict.fromkeys(shell.cleaned(several[0]) for several in dataset.prompts)
         prompts = [text for text in texts if text][: len(prompts)]
     elif isinstance(size := config.image_size, int):
@@ -71,27 +78,17 @@ def how_to_read(
     channels = SPACES[config.space].channels
     if channels is None and _told_channels(config, recipe, running or source):
         channels = describe(config.network).in_channels
-    # Others than grey and colour are refused by the trainer, who says which there are.
-    return {"channels": channels if channels in (1, 3) else None, **known.get("options", {})}
+    return {"channels": channels, **known.get("options", {})}
 
 
 def _told_channels(config: TrainingConfig, recipe: str | None, before: Path | None) -> bool:
-    """Whether somebody has said in_channels: the recipe, else the run or model to go on from."""
-    if recipe is None and before is not None:
+    """Whether it is settled: by the network, by the recipe, or by what there is to go on from."""
+    if not hasattr(config.network, "in_channels") or (recipe is None and before is not None):
         return True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a namesake: it was said once
         table = recipe_values(recipe or "glyph64").get(describe(config.network).name, {})
     return "in_channels" in table
-
-
-def _with_channels(config: TrainingConfig, channels: int) -> TrainingConfig:
-    """The recipe for pictures of so many channels, where its network can have others."""
-    network = config.network
-    if SPACES[config.space].channels is not None or not hasattr(network, "in_channels"):
-        return config
-    network = dataclasses.replace(network, in_channels=channels)
-    return dataclasses.replace(config, network=network)
 
 
 def remembered(output: Path) -> Path | None:

@@ -33,6 +33,9 @@ from minidiff.pictures import BelowZeroError, as_colour, as_picture, opened, pag
 from minidiff.storage import Tensors
 
 LARGE = 1_000_000  #: bytes of all files together from which on their pictures are kept
+READING = (
+    1  # to be raised where pictures come out otherwise: it is part of what they are kept under
+)
 Load = Callable[[int], tuple[Tensor, bool]]  # of the picture i: the page, and whether it is blank
 
 
@@ -94,7 +97,8 @@ class _Own(Pictures):
             warn(
                 f"{len(blank)} of {total} pictures have next to no contrast at this size, first "
                 f"{name_of(read[blank[0]])}: multiply small numbers such as those of a mask up to "
-                "255, darken what is white on a transparent ground, crop what is too fine for "
+                "255, darken what is white on a transparent ground or give another paper, crop "
+                "what is too fine for "
                 f"{height if height == width else f'{height} × {width}'} pixels, or take them out."
             )
         self._read = read
@@ -296,7 +300,7 @@ def _kept(name: str | None, make: Callable[[], Tensors]) -> Tensors:
 
 def _name(digest: Any, told: Any) -> str:
     """What pictures are kept under: all that they depend on."""
-    digest.update(json.dumps([*told, PIL.__version__]).encode("utf-8"))
+    digest.update(json.dumps([*told, READING, PIL.__version__]).encode("utf-8"))
     return f"pictures-{digest.hexdigest()[:24]}"
 
 
