@@ -85,6 +85,17 @@ def test_grey_is_the_same_whether_asked_for_or_found(tmp_path: Path) -> None:
     assert torch.equal(asked, found)
 
 
+@pytest.mark.parametrize(("pixel", "channels"), [((100, 102, 101), 1), ((100, 103, 100), 3)])
+def test_a_trace_of_colour_in_one_pixel(
+    tmp_path: Path, pixel: tuple[int, int, int], channels: int
+) -> None:
+    picture = Image.new("RGB", (8, 8), (100, 100, 100))
+    picture.putpixel((2, 3), pixel)
+    picture.putpixel((0, 0), (0, 0, 0))
+    picture.save(tmp_path / "a.png")
+    assert ImageFolder(tmp_path, 8).channels == channels
+
+
 def test_what_is_transparent_lies_on_the_paper(tmp_path: Path) -> None:
     clear = Image.new("RGBA", (16, 8), (0, 0, 0, 0))
     clear.paste((0, 0, 255, 255), (0, 0, 8, 8))
