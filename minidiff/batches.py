@@ -19,6 +19,7 @@ from torch import Tensor
 
 from minidiff.cache import cache_dir
 from minidiff.glyphs import GlyphDataset
+from minidiff.inputs import sides
 from minidiff.model import ModelConfig
 from minidiff.networks import describe
 from minidiff.recipe import TrainingConfig
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class PictureDataset(Protocol):
-    """What the trainer needs of a data set (`GlyphDataset` and `ImageFolder` have it).
+    """What the trainer needs of a data set (`GlyphDataset`, `ImageFolder`, `Wrapped` have it).
 
     Attributes:
         images: (N, C, H, W) uint8, 255 = white.
@@ -199,7 +200,8 @@ def data_of(dataset: Any, with_text: bool) -> dict[str, Any]:
 
     Returns:
         {"kind": "glyphs", "folder" or "other", "path": absolute or None, "fingerprint": 16 hex
-        digits over the pictures and, if there is text, the prompts}.
+        digits over the pictures and, if there is text, the prompts; and "options", with which a
+        folder is read, if they are other than usual}.
     """
     images, folder = dataset.images, getattr(dataset, "folder", None)
     told = [*images.shape, dataset.prompts if with_text else None]
@@ -207,7 +209,9 @@ def data_of(dataset: Any, with_text: bool) -> dict[str, Any]:
     digest.update(images.cpu().contiguous().numpy())
     path = str(Path(folder).absolute()) if isinstance(folder, str | os.PathLike) else None
     kind = "glyphs" if isinstance(dataset, GlyphDataset) else "folder" if path else "other"
-    return {"kind": kind, "path": path, "fingerprint": digest.hexdigest()[:16]}
+    options = getattr(dataset, "options", None) if kind == "folder" else None
+    also = {"options": options} if options else {}
+    return {"kind": kind, "path": path, "fingerprint": digest.hexdigest()[:16], **also}
 
 
 def check_dataset(config: TrainingConfig, dataset: Any) -> None:
@@ -217,7 +221,7 @@ def check_dataset(config: TrainingConfig, dataset: Any) -> None:
         TypeError: for a data set without pictures or prompts.
         ValueError: for pictures of another size or kind, or prompts that do not fit them.
     """
-    images, size = getattr(dataset, "images", None), config.image_size
+    images, size = getattr(dataset, "images", None), sides(config.image_size)
     if not isinstance(images, Tensor):
         raise TypeError(
             "the data set must have .images, a uint8 tensor (N, C, H, W), and .prompts, as "
@@ -226,10 +230,10 @@ def check_dataset(config: TrainingConfig, dataset: Any) -> None:
     network = describe(config.network)
     shape = tuple(images.shape[1:])
     channels = SPACES[config.space].channels or network.in_channels
-    if shape[1:] != (size, size):
+    if shape[1:] != size:
         raise ValueError(
-            f"the recipe wants pictures of {size} × {size} pixels, those of the data set have "
-            f"the shape {shape}: set image_size, or load them at that size"
+            f"the recipe wants pictures of {size[0]} × {size[1]} pixels (height × width), those of "
+            f"the data set have the shape {shape}: set image_size, or load them at that size"
         )
     if images.dtype != torch.uint8 or len(images) == 0:
         raise ValueError(

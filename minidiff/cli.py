@@ -318,12 +318,14 @@ def train(
         "seed": seed,
         "compile": compile or None,
     }
-    from minidiff.cli_train import SampleGrids, config_of, pictures_of, remembered
+    from minidiff.cli_train import SampleGrids, config_of, how_to_read, pictures_of, remembered
     from minidiff.shelf import find_model
     from minidiff.training import Trainer
 
     source = None if start is None else find_model(start)
-    config = config_of(recipe, output if resume else None, overrides, source)
+    running = output if resume else None
+    config = config_of(recipe, running, overrides, source)
+    reading = how_to_read(config, recipe, running, source)
     own = ["--data", shell.as_path(data)] if data else []
     if resume and data is None:
         data = remembered(output)
@@ -331,9 +333,11 @@ def train(
         polite(),
         shell.told_to_go_on("train", "--resume", "--output", shell.as_path(output), *own),
     ):
-        dataset, held_out, prompts = pictures_of(config, data)
+        config, dataset, held_out, prompts = pictures_of(config, data, **reading)
         trainer = Trainer(config, dataset, output, held_out, SampleGrids(prompts), resume, source)
         main = trainer.accelerator.is_main_process
+        if main and data is not None:
+            print(f"minidiff: {dataset}", file=sys.stderr)
         if trainer.finished and main:
             over = "--steps" if trainer.step_count >= config.steps else "--time-limit"
             longer = f"a larger {over} makes it longer"

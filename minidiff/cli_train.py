@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,11 @@ from minidiff.datasets import ImageFolder
 from minidiff.glyphs import GlyphDataset
 from minidiff.inputs import warn
 from minidiff.model import read_config
-from minidiff.networks import NETWORKS
+from minidiff.networks import NETWORKS, describe
 from minidiff.pipeline import Pipeline
-from minidiff.recipe import TrainingConfig
+from minidiff.recipe import TrainingConfig, recipe_values
 from minidiff.run_folder import newest_info
+from minidiff.spaces import SPACES
 from minidiff.storage import read_info
 
 if TYPE_CHECKING:
@@ -27,20 +29,66 @@ SAMPLE_PROMPTS = ("gold", "water", "tree", "bird", "fire", "hand", "a kind of fi
 
 
 def pictures_of(
-    config: TrainingConfig, data: Path | None
-) -> tuple[PictureDataset, PictureDataset | None, Sequence[str]]:
-    """What is learnt from, what is held out, and prompts for the sample sheets."""
+    config: TrainingConfig, data: Path | None, **reading: Any
+) -> tuple[TrainingConfig, PictureDataset, PictureDataset | None, Sequence[str]]:
+    """What is learnt from, what is held out, and prompts for the sample sheets.
+
+    Args:
+        reading: arguments of `ImageFolder`, see `how_to_read`.
+
+    Returns:
+        The recipe as well, with as many channels as the pictures have where none were asked for.
+    """
     dataset: PictureDataset
     held_out: PictureDataset | None = None
     prompts: Sequence[str] = SAMPLE_PROMPTS
     if data is not None:
-        dataset = ImageFolder(data, config.image_size)
+        channels = reading.get("channels")
+        if channels not in (None, 1, 3):
+            raise ValueError(
+                f"in_channels is {channels}, but a folder's pictures are grey or in colour: set "
+                f"in_channels = 1 or 3 under [{describe(config.network).name}], or leave it out"
+            )
+        dataset = ImageFolder(data, config.image_size, **reading)
+        if channels is None:
+            network = dataclasses.replace(config.network, in_channels=dataset.channels)
+            config = dataclasses.replace(config, network=network)
         texts = dict.fromkeys(shell.cleaned(several[0]) for several in dataset.prompts)
         prompts = [text for text in texts if text][: len(prompts)]
+    elif isinstance(size := config.image_size, int):
+        dataset = GlyphDataset(size, "train", config.name_radicals)
+        held_out = GlyphDataset(size, "test")
     else:
-        dataset = GlyphDataset(config.image_size, "train", config.name_radicals)
-        held_out = GlyphDataset(config.image_size, "test")
-    return dataset, held_out, (prompts if config.text_encoder and prompts else [""])
+        raise ValueError(
+            f"image_size is {list(size)}, but glyphs are square: set one number, or give pictures "
+            "of your own with --data"
+        )
+    return config, dataset, held_out, (prompts if config.text_encoder and prompts else [""])
+
+
+def how_to_read(
+    config: TrainingConfig, recipe: str | None, running: Path | None, source: Path | None
+) -> dict[str, Any]:
+    """Arguments of `ImageFolder` for the pictures of a run: how it began, as the recipe says.
+
+    Args:
+        config, recipe, running, source: what `config_of` gave, and what it was given.
+    """
+    known = {} if running is None else newest_info(running)[1].get("data", {})
+    channels = SPACES[config.space].channels
+    if channels is None and _told_channels(config, recipe, running or source):
+        channels = describe(config.network).in_channels
+    return {"channels": channels, **known.get("options", {})}
+
+
+def _told_channels(config: TrainingConfig, recipe: str | None, before: Path | None) -> bool:
+    """Whether it is settled: by the network, by the recipe, or by what there is to go on from."""
+    if not hasattr(config.network, "in_channels") or (recipe is None and before is not None):
+        return True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a namesake: it was said once
+        table = recipe_values(recipe or "glyph64").get(describe(config.network).name, {})
+    return "in_channels" in table
 
 
 def remembered(output: Path) -> Path | None:

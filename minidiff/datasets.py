@@ -1,265 +1,340 @@
-"""Own pictures: a folder of them with a table of texts, in the shape that training wants.
+"""Own pictures, with a text for each, in the shape that training wants.
 
-Whatever comes from outside is judged here, once: every row of the table and every picture is read
-as it is meant, or refused with the file, the line and the remedy. Pictures are opened by what they
-contain, whatever their names say, and only as one of `FORMATS`: Pillow knows many more, and for
-PostScript it would run a program.
+They come from a folder (`ImageFolder`) or from a data set that there is already (`Wrapped`).
+Whatever comes from outside is judged here, once: every row of a table and every picture is read as
+it is meant, or refused with the file, the line and the remedy. Many pictures are kept in the cache
+(see `minidiff.cache`), under what their files hold, so that they are read once.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import re
-import struct
 import warnings
-from contextlib import suppress
-from functools import cache
-from io import BytesIO
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
-import numpy as np
+import PIL
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.ImageFile import ImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import Subset
 from tqdm import tqdm
 
+from minidiff.cache import cached
 from minidiff.captions import prompts_of
 from minidiff.glyphs import Pictures, check_size
-from minidiff.inputs import as_path, warn
+from minidiff.inputs import Size, as_path, as_size, sides, warn
+from minidiff.listings import Row, listed
+from minidiff.pictures import BelowZeroError, as_colour, as_picture, opened, page_of, reason_of
+from minidiff.storage import Tensors
 
-#: What is opened, where the installed Pillow has it.
-FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "PPM")
+LARGE = 1_000_000  #: bytes of all files together from which on their pictures are kept
+READING = (
+    1  # to be raised where pictures come out otherwise: it is part of what they are kept under
+)
+Load = Callable[[int], tuple[Tensor, bool]]  # of the picture i: the page, and whether it is blank
 
 
-class ImageFolder(Pictures):
-    """Your own pictures: a folder with `metadata.csv`, columns `file_name` and `text`.
+class _Own(Pictures):
+    """What both kinds of own pictures have in common.
 
-    This is the `imagefolder` convention of Hugging Face datasets. The table is a CSV file in UTF-8
-    with commas; other columns may stand in it, a text may be empty, and one that holds a comma, a
-    quotation mark or a line break stands in quotes. Like a definition a text is cut at ";" and
-    ",": "red car, at night" is learnt as a whole and, three times as often, by its parts, unless
-    the recipe has `senses = 0`.
+    Attributes:
+        size: of the pictures in pixels.
+        channels: 1 for grey, 3 for colour.
+        options: how they are read where that is other than usual; arguments of the class.
+    """
 
-    Pictures (PNG, JPEG, GIF, WebP, AVIF, BMP, TIFF, PPM; of several in a file the first) become
-    grey, lie as their EXIF says, and what is not square is fitted onto white paper, which also
-    shows through what is transparent. Attributes and items are those of `GlyphDataset`, with
-    `file_names` and the absolute path `folder` in place of `glyphs`.
+    def __init__(self, size: Size, channels: int | None, paper: str, skip_unreadable: bool) -> None:
+        self.size = as_size("size", size)
+        for side in sides(self.size):
+            check_size(side)
+        if channels not in (None, 1, 3):
+            raise ValueError(
+                f"channels is {channels!r}: give 1 for grey, 3 for colour, or None, for colour "
+                "unless all pictures are grey"
+            )
+        self._asked, self._paper, self._skip = channels, as_colour(paper), bool(skip_unreadable)
+        self.options: dict[str, Any] = {} if self._paper == (255,) * 3 else {"paper": paper}
+        if self._skip:
+            self.options["skip_unreadable"] = True
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[1]
+
+    def __repr__(self) -> str:
+        height, width = sides(self.size)
+        tone = "in colour" if self.channels == 3 else "in grey"
+        return f"{len(self)} pictures of {height} × {width} pixels {tone}"
+
+    def _page(self, picture: Image.Image) -> tuple[Tensor, bool]:
+        return page_of(picture, self.size, self._asked, self._paper)
+
+    def _take(self, found: Tensors, total: int, name_of: Callable[[int], str], load: Load) -> None:
+        """The pictures that were read; stop or warn where that is not all, or where one is blank.
+
+        Args:
+            found: see `_read_all`.
+            total: of the pictures that there are.
+            name_of: of the picture i, for a message.
+        """
+        self.images = found["images"]
+        read = found["read"].nonzero()[:, 0].tolist()
+        if lost := total - len(read):
+            first = next(i for i in range(total) if i >= len(read) or read[i] != i)
+            error = _error_of(load, first)
+            said = f"{lost:,} of {total:,} pictures cannot be read"
+            if not read or not self._skip:
+                advice = "(skip_unreadable=True leaves them out)" if read else "(none is left)"
+                raise type(error)(f"{said} {advice}, first {error}") from error
+            warn(f"{said} and are left out, first {error}")
+        if blank := found["blank"].nonzero()[:, 0].tolist():
+            height, width = sides(self.size)
+            warn(
+                f"{len(blank)} of {total} pictures have next to no contrast at this size, first "
+                f"{name_of(read[blank[0]])}: multiply small numbers such as those of a mask up to "
+                "255, darken what is white on a transparent ground or give another paper, crop "
+                "what is too fine for "
+                f"{height if height == width else f'{height} × {width}'} pixels, or take them out."
+            )
+        self._read = read
+
+
+class ImageFolder(_Own):
+    """Your own pictures: a folder of them, with a text for each.
+
+    The texts come from the first of these that the folder has:
+
+    - `metadata.csv`, with the columns `file_name` and `text`: a CSV file in UTF-8 with commas, in
+      which a text that holds a comma, a quotation mark or a line break stands in quotes;
+    - `metadata.jsonl`, with a line `{"file_name": "a.png", "text": "red car"}` for each (both are
+      the `imagefolder` convention of Hugging Face datasets, and may have more columns);
+    - folders of pictures, whose names are the texts;
+    - the names of the files: `red_car-012.png` is a "red car".
+
+    A text may be empty. Like a definition it is cut at ";" and ",": "red car, at night" is learnt
+    as a whole and, three times as often, by its parts, unless the recipe has `senses = 0`.
+
+    Pictures (PNG, JPEG, GIF, WebP, AVIF, BMP, TIFF, PPM; of several in a file the first) lie as
+    their EXIF says, and what has another shape is fitted onto paper, which also shows through what
+    is transparent. `dataset[i]` is {"image": float32 (C, H, W) in [-1, 1], "text": the whole text}.
 
     Args:
-        folder: with the table and the pictures.
-        size: height and width in pixels that they are brought to, 8 to 512.
+        folder: with the pictures.
+        size: height and width in pixels that they are brought to, each 8 to 512; one number for a
+            square.
+        channels: 1 for grey, 3 for colour; None: grey if all pictures are, else colour.
+        paper: a colour by its name ("white") or as "#ffeedd".
+        caption_column: the column of the table that holds the texts.
+        skip_unreadable: leave out pictures that cannot be read, with a warning, instead of
+            stopping.
+
+    Attributes:
+        images: uint8 (N, C, H, W), 255 = white.
+        prompts: for each picture the texts that may stand for it, the whole text first.
+        file_names: of each, in the folder.
+        folder: its absolute path.
+        source: what the texts were taken from: "metadata.csv", "metadata.jsonl", "names of folders"
+            or "names of files".
 
     Raises:
         FileNotFoundError: for a missing table or picture.
-        ValueError: for a table or picture that cannot be read, naming it and the line.
+        ValueError: for a table or picture that cannot be read, naming it and the line and, of
+            pictures, how many there are.
 
     Warns:
         UserWarning: for pictures that show something, of which next to nothing is left: white on a
-            transparent ground, or a mask of small numbers.
+            transparent ground, or a mask of small numbers; and for those that are left out.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], size: int = 64) -> None:
-        self.size, root = check_size(size), as_path("folder", folder)
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        size: Size = 64,
+        channels: int | None = None,
+        *,
+        paper: str = "white",
+        caption_column: str = "text",
+        skip_unreadable: bool = False,
+    ) -> None:
+        super().__init__(size, channels, paper, skip_unreadable)
+        root = as_path("folder", folder)
         self.folder = str(root.absolute())
-        rows = _read_table(root / "metadata.csv")
+        self.source, rows = listed(root, caption_column)
+        if caption_column != "text":
+            self.options["caption_column"] = caption_column
+
+        def load(i: int) -> tuple[Tensor, bool]:
+            return _load_picture(root, rows[i], self._page)
+
+        told = [*sides(self.size), channels, self._paper]
+        found = _kept(_name_of_files(root, rows, told), lambda: _read_all(len(rows), load))
+        self._take(found, len(rows), lambda i: f"{rows[i].file_name!r} ({rows[i].where})", load)
+        rows = [rows[i] for i in self._read]
         self.file_names = [row.file_name for row in rows]
-        self.prompts = [prompts_of(row.text.strip()) for row in rows]
-        pictures, blank = [], []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow says of tags that we do without
-            # A bar where one waits for more than a moment, and (None) on a terminal only.
-            for row in tqdm(rows, "reading pictures", disable=None, delay=1, leave=False):
-                picture, is_blank = _load_picture(root, row, self.size)
-                pictures.append(picture)
-                if is_blank:
-                    blank.append(row)
-        self.images = torch.stack(pictures)
-        if blank:
-            warn(
-                f"{len(blank)} of {len(rows)} pictures have next to no contrast in grey, first "
-                f"{blank[0].file_name!r} ({blank[0].where}): multiply small numbers such as those "
-                "of a mask up to 255, darken what is white on a transparent ground, crop what is "
-                f"too fine for {self.size} pixels, or take out their rows."
-            )
+        self.prompts = [prompts_of(row.text) for row in rows]
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()} from {self.folder}, their texts from {self.source}"
 
 
-# ------------------------------------------------------------------------------------- table
+class Wrapped(_Own):
+    """A data set of others: one of torch or of Hugging Face, `random_split` or `Subset` of any.
 
+    Args:
+        dataset: it has a length, and item i is a dictionary with "text" and "image": a Pillow
+            picture, or an array or tensor of uint8 or of floats in 0 … 1 or -1 … 1. A tensor is
+            (C, H, W), an array (H, W, C); either may be (H, W). A `Subset` of pictures of this
+            package keeps all their prompts.
+        size, channels, paper, skip_unreadable: as for `ImageFolder`.
 
-class _Row(NamedTuple):
-    """A row of the table, and the file and line that it stands in."""
+    Attributes:
+        images, prompts: as those of `ImageFolder`.
 
-    where: str
-    file_name: str
-    text: str
+    Raises:
+        TypeError: for a data set without length, and an item that is not as it should be.
+        ValueError: for pictures that cannot be read, naming the first and how many there are.
 
+    Warns:
+        UserWarning: as `ImageFolder`.
+    """
 
-# One cell of a CSV file (RFC 4180), in quotes or not, and what ends it. Python's reader takes
-# quotes in the middle of a cell, and does not tell which line a row begins on.
-CELL = re.compile(r'(?:"([^"]*+(?:""[^"]*+)*+)"|([^",\r\n]*+))(,|\r\n|\r|\n|\Z)')
-NEWLINE = re.compile(r"\r\n?|\n")
+    def __init__(
+        self,
+        dataset: Any,
+        size: Size = 64,
+        channels: int | None = None,
+        *,
+        paper: str = "white",
+        skip_unreadable: bool = False,
+    ) -> None:
+        super().__init__(size, channels, paper, skip_unreadable)
+        base, rows = _unwrapped(dataset)
+        if isinstance(base, Pictures):
+            self._take_from(base, rows)
+            return
 
+        def load(low: int, texts: list[str], i: int) -> tuple[Tensor, bool]:
+            page, texts[i] = _load_item(base, rows[i], low, self._page)
+            return page
 
-def _read_table(path: Path) -> list[_Row]:
-    """Its rows, each of which is exactly what the header says."""
-    if path.parent.is_file():
-        raise NotADirectoryError(f"{path.parent} is a file: give the folder, {path.parent.parent}")
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no file {path}: list the pictures there, with the columns file_name,text"
-        )
-    (_, columns), *records = _records(path, _decoded(path)) or [(1, [])]
-    if missing := [name for name in ("file_name", "text") if name not in columns]:
-        raise ValueError(
-            f"{path} lacks the column {' and '.join(missing)}: it has "
-            f"{', '.join(map(repr, columns)) or 'nothing'}; begin it with the line file_name,text"
-        )
-    if twice := [name for name in columns if name and columns.count(name) > 1]:
-        raise ValueError(f"{path} has the column {twice[0]!r} twice: take one of them out")
-    if not records:
-        raise ValueError(f"{path} lists no picture: add a row for each")
-    rows = []
-    for line, cells in records:
-        where = f"{path}, line {line}"
-        # Under no name stand the row numbers of pandas, first, or what a comma too many cut off.
-        nameless = any(cell for name, cell in zip(columns[1:], cells[1:]) if not name)
-        if len(cells) != len(columns) or nameless:
-            advice = 'put a text that holds commas in quotes, as "red car, at night"'
-            if len(cells) == 1 and "," in cells[0]:
-                advice = "take out the quotation marks around the whole row"
-            elif len(cells) == 1 and (other := re.search(r"[;\t|]", cells[0])):
-                advice = f"separate them by ',', not by {other[0]!r}"
+        def make(low: int) -> Tensors:
+            texts = [""] * len(rows)
+            found = _read_all(len(rows), partial(load, low, texts))
+            kept = bytearray(json.dumps(texts).encode("utf-8"))
+            also = {"texts": torch.frombuffer(kept, dtype=torch.uint8), "low": torch.tensor([low])}
+            return {**found, **also}
+
+        name, fingerprint = None, getattr(base, "_fingerprint", None)
+        if isinstance(
+            fingerprint, str
+        ):  # Hugging Face's, of the items and all that was done to them
+            told = [*sides(self.size), channels, self._paper, fingerprint, list(rows)]
+            name = _name(hashlib.sha256(), told)
+        try:
+            found = _kept(name, partial(make, 0))
+        except BelowZeroError:
+            found = _kept(name, partial(make, -1))
+        texts = json.loads(found["texts"].numpy().tobytes())
+        again = partial(load, int(found["low"]), texts)
+        self._take(found, len(rows), lambda i: f"item {rows[i]}", again)
+        self.prompts = [prompts_of(texts[i].strip()) for i in self._read]
+
+    def _take_from(self, base: Pictures, rows: Sequence[int]) -> None:
+        """Some of the pictures of this package, as they are."""
+        shape = (self._asked or base.images.shape[1], *sides(self.size))
+        if tuple(base.images.shape[1:]) != shape:
             raise ValueError(
-                f"{where}: the cells {str(cells)[1:-1][:200]} are not one for each column of "
-                f"{','.join(columns)}; {advice}"
+                f"these pictures have the shape {tuple(base.images.shape[1:])}, and {shape} was "
+                f"asked for: make the {type(base).__name__} with that size and those channels"
             )
-        named = dict(zip(columns, cells))
-        rows.append(_Row(where, named["file_name"], named["text"]))
-    return rows
+        index = torch.tensor(list(rows), dtype=torch.long)
+        self.images, self.prompts = base.images[index], [base.prompts[i] for i in rows]
+        if (named := getattr(base, "name_radicals", None)) is not None:
+            self.name_radicals = named
 
 
-def _decoded(path: Path) -> str:
-    """The text of a table; the newline conventions are left as they are."""
-    data = path.read_bytes()
-    remedy = "save it as CSV in UTF-8 (in Excel: 'CSV UTF-8')"
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError(f"{path} is in UTF-16: {remedy}")
-    if data and (kind := _seems(data[:1000])):
-        raise ValueError(f"{path} is not a table: it seems to be {kind}")
+# ------------------------------------------------------------------------------- reading many
+
+
+def _read_all(total: int, load: Load) -> Tensors:
+    """The pictures that can be read (M, C, H, W); which of all these are, and which are blank."""
+    pages, blank, read = [], [], torch.zeros(total, dtype=torch.bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow says of tags that we do without
+        # A bar where one waits for more than a moment, and (None) on a terminal only.
+        bar = tqdm(range(total), "reading pictures", disable=None, delay=1, leave=False)
+        for i in bar:
+            try:
+                page, is_blank = load(i)
+            except (FileNotFoundError, ValueError):
+                continue
+            read[i] = True
+            pages.append(page)
+            blank.append(is_blank)
+    channels = max((len(page) for page in pages), default=1)
+    images = [page.expand(channels, -1, -1) for page in pages]
+    stacked = torch.stack(images) if images else torch.empty(0, 1, 1, 1, dtype=torch.uint8)
+    return {"images": stacked, "read": read, "blank": torch.tensor(blank, dtype=torch.bool)}
+
+
+def _error_of(load: Load, i: int) -> Exception:
+    """Why a picture cannot be read: of those that are kept in the cache it is not known."""
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = 1 + len(NEWLINE.findall(data[: error.start].decode("latin-1")))
-        shown = data[max(0, error.start - 20) : error.start + 20].decode("cp1252", "replace")
-        raise ValueError(f"{path}, line {line} is not in UTF-8, near {shown!r}: {remedy}") from None
-    if "\0" in text:
-        line = 1 + len(NEWLINE.findall(text[: text.index("\0")]))
-        raise ValueError(f"{path}, line {line} holds a NUL character: {remedy}")
-    header = NEWLINE.split(text.strip(), maxsplit=1)[0]
-    for separator in ";\t|":
-        if separator in header and "," not in header:
-            raise ValueError(
-                f"{path} is separated by {separator!r}, not by commas: {header[:200]!r}; choose "
-                "the comma as field separator where you save it"
-            )
-    return text
+        load(i)
+    except (FileNotFoundError, ValueError) as error:
+        return error
+    return ValueError(f"number {i}, which now can: start again")
 
 
-def _records(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """The rows of a CSV file, without blank lines, and the line that each begins on."""
-    records: list[tuple[int, list[str]]] = []
-    cells: list[str] = []
-    line = first = 1
-    position, end = 0, ","
-    while end:
-        match = CELL.match(text, position)
-        if match is None:
-            shown = NEWLINE.split(text[position:], maxsplit=1)[0][:200]
-            raise ValueError(
-                f"{path}, line {line} has a quotation mark in the wrong place: {shown!r}; begin "
-                'and end the cell with one and double those within ("say ""hi"" twice")'
-            )
-        quoted, plain, end = match.groups()
-        cells.append(plain if quoted is None else quoted.replace('""', '"'))
-        line += len(NEWLINE.findall(match[0]))
-        position = match.end()
-        if end != ",":
-            if len(cells) > 1 or cells[0].strip():
-                records.append((first, cells))
-            cells, first = [], line
-    return records
+def _kept(name: str | None, make: Callable[[], Tensors]) -> Tensors:
+    """From the cache, if there is a name for them."""
+    if name is None:
+        return make()
+    return cached(name, make, lambda found: found.keys() >= {"images", "read", "blank"})
 
 
-# ---------------------------------------------------------------------------------- pictures
-
-# What people take for a picture, by its first bytes, and what to do.
-SEEMING = {
-    rb"\Z": "an empty file: copy it again",
-    rb"\0{64}": "nothing but zeros, as a copy that broke off leaves them: copy it again",
-    rb"%!PS|\xc5\xd0\xd3\xc6": "PostScript, which is a program: save it as PNG",
-    rb"%PDF": "a PDF document: save its page as PNG",
-    rb"(?i)\s*<(!doctype html|html|head|body)": "a web page: download the file itself",
-    rb"(?is)\s*<(.*<)?svg\b": "an SVG drawing: save it as PNG",
-    rb"version https://git-lfs": "a Git LFS pointer: fetch the file with `git lfs pull`",
-    rb"(?s)....ftyp(hei|hev|mif1|msf1)": "a HEIC photo: save it as JPEG",
-    rb"(?s)....ftypavi": "AVIF, damaged or too new for the installed Pillow: save it as PNG",
-    rb"(?s)....ftyp": "a film: save a picture of it as PNG",
-    rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51": "JPEG 2000: save it as PNG",
-    rb"\0\0\0\x0cJXL |\xff\x0a": "JPEG XL: save it as PNG",
-    rb"8BPS": "a Photoshop file: save it as PNG",
-    rb"\0\0\x01\0": "an icon (ICO): save it as PNG",
-    rb"\0\x05\x16\x07": "a side file of macOS (._name): take its row out",
-    rb"PK\x03\x04": "an archive or an Office document: unpack it, or save what it holds",
-}
-# What turns a picture of the EXIF orientations 2 to 8 upright.
-UPRIGHT = (
-    Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
-    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
-    Image.Transpose.ROTATE_90,
-)  # fmt: skip
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # how they begin
-BITS, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339  # tags of TIFF and EXIF
+def _name(digest: Any, told: Any) -> str:
+    """What pictures are kept under: all that they depend on."""
+    digest.update(json.dumps([*told, READING, PIL.__version__]).encode("utf-8"))
+    return f"pictures-{digest.hexdigest()[:24]}"
 
 
-def _seems(start: bytes) -> str | None:
-    """What a file is that begins so, if it is no picture of `FORMATS`."""
-    return next((kind for sign, kind in SEEMING.items() if re.match(sign, start)), None)
+def _name_of_files(root: Path, rows: Sequence[Row], told: Any) -> str | None:
+    """The name for these files, by what they hold; None for few, and where one cannot be read."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        for row in rows:
+            with _path(root, row).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+                size += file.tell()
+    except (OSError, ValueError):
+        return None
+    return _name(digest, told) if size >= LARGE else None
 
 
-@cache
-def _formats() -> list[str]:
-    """Of `FORMATS` those that the installed Pillow has; for another its open() has a KeyError."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+# ------------------------------------------------------------------------------- reading one
 
 
-def _load_picture(root: Path, row: _Row, size: int) -> tuple[Tensor, bool]:
-    """Grey and fitted, uint8 (1, size, size); and whether nothing is left of what it shows."""
+def _load_picture(
+    root: Path, row: Row, page: Callable[[Image.Image], tuple[Tensor, bool]]
+) -> tuple[Tensor, bool]:
+    """The picture of a row on a page, and whether nothing is left of what it shows."""
     path = _path(root, row)
     try:
         with path.open("rb") as file:
-            picture = _opened(file)
-        grey = _grey(picture)
-        if size * min(grey.size) < max(grey.size):
-            raise ValueError(f"{grey.width} × {grey.height} pixels are too narrow: crop it")
-        fitted = ImageOps.contain(grey, (size, size), Image.Resampling.LANCZOS)
-        blank = np.ptp(np.asarray(fitted)) < 32 and not _is_uniform(picture)
-        page = ImageOps.pad(fitted, (size, size), Image.Resampling.LANCZOS, color=255)
+            return page(opened(file))
     except Exception as error:  # whatever Pillow runs into
-        reason = str(error) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):
-            known = ", ".join(_formats())
-            reason = f"it is damaged, or none of {known} as Pillow knows them: save it as PNG"
         raise ValueError(
-            f"{row.where}: {row.file_name!r} cannot be read as a picture: {reason}"
+            f"{row.where}: {row.file_name!r} cannot be read as a picture: {reason_of(error)}"
         ) from error
-    return torch.from_numpy(np.array(page)).unsqueeze(0), blank
 
 
-def _path(root: Path, row: _Row) -> Path:
+def _path(root: Path, row: Row) -> Path:
     """The file of a row, which lies in the folder."""
     path, name = root / row.file_name, row.file_name
     try:
@@ -277,117 +352,42 @@ def _path(root: Path, row: _Row) -> Path:
     return path
 
 
-def _opened(file: BinaryIO) -> Image.Image:
-    """The picture in a file, upright."""
+def _unwrapped(dataset: Any) -> tuple[Any, Sequence[int]]:
+    """The data set that a `Subset`, or one of a `Subset`, is of, and which of its items it has."""
+    if isinstance(dataset, Subset):
+        base, rows = _unwrapped(dataset.dataset)
+        return base, [rows[int(i)] for i in dataset.indices]
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"the data set must have a length and items by number, got a {type(dataset).__name__}: "
+            "if it is an iterator give list(…) of it, if it is streamed load it whole"
+        )
+    if len(dataset) == 0:
+        raise ValueError("the data set is empty: give one with pictures")
+    return dataset, range(len(dataset))
+
+
+def _load_item(
+    dataset: Any, i: int, low: int, page: Callable[[Image.Image], tuple[Tensor, bool]]
+) -> tuple[tuple[Tensor, bool], str]:
+    """As `_load_picture`, of an item whose floats begin at `low`; and its text."""
     try:
-        return _upright(Image.open(file, formats=_formats()))
+        item = dataset[i]
+    except Exception as error:  # whatever the data set runs into
+        raise ValueError(f"item {i} cannot be read: {reason_of(error)}") from error
+    if not hasattr(item, "keys") or not {"image", "text"} <= set(item.keys()):
+        got = list(item.keys()) if hasattr(item, "keys") else f"a {type(item).__name__}"
+        raise TypeError(
+            f'item {i} must be a dictionary with "image" and "text", got {got}: rename its '
+            'columns, or give [{"image": picture, "text": caption} for picture, caption in …]'
+        )
+    if not isinstance(item["text"], str):
+        raise TypeError(
+            f"the text of item {i} must be a text, got {item['text']!r}: of a class give the name"
+        )
+    try:
+        return page(as_picture(item["image"], low)), item["text"]
+    except (BelowZeroError, TypeError) as error:
+        raise type(error)(f"the image of item {i} {error}") from error
     except Exception as error:
-        file.seek(0)
-        start = file.read(1000)
-        if kind := _seems(start):
-            raise ValueError(f"it seems to be {kind}") from error
-        if not start.startswith((PNG, JPEG)):
-            raise
-        # Perhaps it is only what stands beside the picture, which viewers pass over.
-        bare, exif = _bare(start + file.read())
-        picture = Image.open(BytesIO(bare), formats=_formats())
-        picture.info["exif"] = exif
-        return _upright(picture)
-
-
-def _bare(data: bytes) -> tuple[bytes, bytes]:
-    """A PNG or JPEG without texts, profiles and the like; and its EXIF."""
-    position = len(PNG if data.startswith(PNG) else JPEG)
-    kept, exif = [data[:position]], b""
-    if data.startswith(PNG):
-        while head := data[position : position + 8]:
-            chunk = data[position : position + 12 + int.from_bytes(head[:4], "big")]
-            position += len(chunk)
-            if head[4:] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-                kept.append(chunk)
-            elif head[4:] == b"eXIf":
-                exif = chunk[8:-4]
-    else:  # up to the first scan
-        while (head := data[position : position + 4])[1:2] not in (b"", b"\xda"):
-            segment = data[position : position + 2 + int.from_bytes(head[2:], "big")]
-            position += len(segment)
-            if not (0xE1 <= head[1] <= 0xED or head[1] in (0xEF, 0xFE)):  # APP1 … 13, 15, COM
-                kept.append(segment)
-            elif segment[4:10] == b"Exif\0\0":
-                exif = segment[4:]
-    return b"".join([*kept, data[position:]]), exif
-
-
-def _upright(picture: ImageFile) -> Image.Image:
-    """Loaded, and turned as its EXIF says, where that can be read."""
-    if isinstance(picture, TiffImageFile):
-        # It turns itself while it is loaded, and would read all other tags for that.
-        exif = Image.Exif()
-        exif[ORIENTATION] = picture.tag_v2.get(ORIENTATION)
-        picture.getexif = lambda: exif  # type: ignore[method-assign]
-        picture.info.pop("xmp", None)
-    picture.load()
-    try:
-        value: Any = picture.getexif().get(ORIENTATION)
-    except Exception:  # a tag of a wrong type
-        value = None
-    if value is None:
-        value = _orientation(picture.info.get("exif", b""))
-    return picture.transpose(UPRIGHT[int(value) - 2]) if value in range(2, 9) else picture
-
-
-def _orientation(exif: bytes) -> int | None:
-    """As Pillow, which gives up on all tags behind a broken one."""
-    data = exif.removeprefix(b"Exif\0\0")
-    order = "<" if data.startswith(b"II") else ">"
-    with suppress(struct.error):
-        (start,) = struct.unpack_from(f"{order}I", data, 4)
-        (count,) = struct.unpack_from(f"{order}H", data, start)
-        for place in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", data, place)
-            if (tag, kind) == (ORIENTATION, 3):  # an unsigned short
-                return int(value)
-    return None
-
-
-def _grey(picture: Image.Image) -> Image.Image:
-    """8 bits of grey, on white paper."""
-    tags = picture.tag_v2 if isinstance(picture, TiffImageFile) else {}
-    if picture.mode[0] in "IF" or tags.get(SAMPLE_FORMAT) == (2,):
-        return _eight_bits(picture, tags)
-    if picture.mode == "La":  # this alone has one way out only
-        picture = picture.convert("LA")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture if picture.mode == "L" else picture.convert("RGB").convert("L")
-
-
-def _eight_bits(picture: Image.Image, tags: Any) -> Image.Image:
-    """Grey of signed numbers, or of more than 8 bits: the range of its type becomes 0 … 255.
-
-    That of a float is 0 … 1. 32 bits hold one of 16, or nobody could tell what is white.
-    """
-    values = np.asarray(picture)
-    bits, signed = tags.get(BITS, (16,))[0], tags.get(SAMPLE_FORMAT) == (2,)
-    if picture.mode == "L":
-        values = values.view(np.int8)
-    top = 1 if picture.mode == "F" else 2 ** (bits - signed if bits <= 16 else 16) - 1
-    low, high = values.min(), values.max()
-    said = f"its values go from {low:g} to {high:g}, those of its type from 0 to {top}"
-    if not 0 <= low <= high <= top:
-        raise ValueError(f"{said}: bring them into that range, or save it with 8 bits a pixel")
-    if top > 255 and 0 < high <= top // 4:  # of 8, 12 or 14 bits, or a mask: nearly black
-        other = ", or save it with 8 bits a pixel" if high > 63 else ""
-        raise ValueError(f"{said}: multiply them, so that white is {top}{other}")
-    if tags.get(PHOTOMETRIC) == 0:  # white is 0, which Pillow sees to with 8 bits only
-        values = top - values
-    levels = np.rint(values * (255 / top)).astype(np.uint8)
-    levels[values == picture.info.get("transparency", -1)] = 255
-    return Image.fromarray(levels)
-
-
-def _is_uniform(picture: Image.Image) -> bool:
-    """Whether all its pixels are the same."""
-    values = np.asarray(picture)
-    return bool((values == values[0, 0]).all())
+        raise ValueError(f"the image of item {i} cannot be read: {reason_of(error)}") from error

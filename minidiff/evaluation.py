@@ -92,8 +92,7 @@ def evaluate(
     if not isinstance(form, Form):
         raise TypeError(f"form must be a Form such as FORMS['quick'], got {form!r}")
     seed = whole_number("seed", seed)
-    _check_glyphs(pipeline)
-    if (size := pipeline.config.image_size) < 64:
+    if (size := _check_glyphs(pipeline)) < 64:
         raise ValueError(
             f"this model draws {size} × {size} pixels, but the recogniser reads glyphs of at least "
             "64 × 64, so only the loss on held-out glyphs can be measured (--loss-only)"
@@ -154,7 +153,7 @@ def _recogniser() -> tuple[Recogniser, dict[str, Any]]:
     return load_recogniser()
 
 
-def _check_glyphs(pipeline: Pipeline) -> None:
+def _check_glyphs(pipeline: Pipeline) -> int:
     data = pipeline.record.get("data") or {}  # earlier releases did not remember it
     if data.get("kind", "glyphs") != "glyphs":
         raise ValueError(
@@ -164,6 +163,9 @@ def _check_glyphs(pipeline: Pipeline) -> None:
         )
     if (channels := pipeline.config.shape[0]) != 1:
         raise ValueError(f"this model draws in {channels} channels, and glyphs are grey")
+    if not isinstance(size := pipeline.config.image_size, int):
+        raise ValueError(f"this model draws pictures of {size} pixels, and glyphs are square")
+    return size
 
 
 # ------------------------------------------------------------------- drawing
@@ -216,8 +218,7 @@ def held_out_loss(pipeline: Pipeline) -> dict[str, float]:
     Raises:
         ValueError: for a model of other pictures than grey glyphs.
     """
-    _check_glyphs(pipeline)
-    dataset = GlyphDataset(pipeline.config.image_size, "test")
+    dataset = GlyphDataset(_check_glyphs(pipeline), "test")
     rows = chosen(len(dataset))
     images = to_float(dataset.images[rows]).to(pipeline.device)
     if pipeline.config.text_encoder is None:

@@ -195,11 +195,11 @@ def check_pictures(images: Any, name: str = "images") -> None:
 class Pictures(Dataset[dict[str, Any]]):
     """Pictures with texts, in memory: what `GlyphDataset` and `ImageFolder` have in common.
 
-    `dataset[i]` is one of them: {"image": float32 (1, size, size) in [-1, 1], "text": the whole
-    text}. For several take `images` and `prompts`.
+    `dataset[i]` is one of them: {"image": float32 (C, H, W) in [-1, 1], "text": the whole text}.
+    For several take `images` and `prompts`.
 
     Attributes:
-        images: uint8 (N, 1, size, size), 255 = paper.
+        images: uint8 (N, C, H, W), 255 = white; C is 1 for grey, 3 for colour.
         prompts: for each picture the texts that may stand for it, the whole text first.
     """
 

@@ -81,8 +81,33 @@ def as_device(device: Any) -> torch.device:
     return torch.device(device)
 
 
+#: Of pictures, in pixels: the side of a square, or height and width.
+Size = int | tuple[int, int]
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def as_size(name: str, value: Any) -> Size:
+    """A size from a whole number or a pair of them; a square's is one number.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    pair = list(plain) if isinstance(plain, list | tuple) else [plain, plain]
+    both = [side.tolist() if hasattr(side, "tolist") else side for side in pair]
+    if len(both) != 2 or not all(type(side) is int for side in both):
+        raise ValueError(f"{name} must be {WANTED['Size']}, got {value!r}")
+    height, width = both
+    return height if height == width else (height, width)
+
+
 # What the annotation of a setting asks for, in words.
 WANTED = {
+    "Size": "a whole number, or two of them: [height, width]",
     "int": "a whole number",
     "int | None": "a whole number or None",
     "float": "a finite number",
@@ -104,7 +129,9 @@ def check_settings(settings: Any) -> None:
     for field in dataclasses.fields(settings):
         given, kind = getattr(settings, field.name), str(field.type)
         value = given.tolist() if hasattr(given, "tolist") else given
-        if not _fits(value, kind):
+        if kind == "Size":
+            value = as_size(field.name, given)
+        elif not _fits(value, kind):
             raise ValueError(f"{field.name} must be {WANTED.get(kind, f'a {kind}')}, got {given!r}")
         object.__setattr__(settings, field.name, value)
 

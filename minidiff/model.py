@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.denoisers import NetworkDenoiser
-from minidiff.inputs import as_path, check_settings, plain_torch
+from minidiff.inputs import Size, as_path, check_settings, plain_torch, sides
 from minidiff.networks import NETWORKS, Description, build, config_of, describe, registered
 from minidiff.schedules import Schedule, make_schedule
 from minidiff.spaces import SPACES, Pixels, name_of
@@ -32,7 +32,7 @@ class ModelConfig:
 
     Attributes:
         network: the network's config, of a class in `minidiff.networks.NETWORKS`.
-        image_size: height and width of the pictures it was trained on.
+        image_size: height and width of the pictures it was trained on; one number for a square.
         space: how pictures become x_0 and back, of a class in `minidiff.spaces.SPACES`.
         schedule, num_train_timesteps, zero_terminal_snr: see `minidiff.schedules.make_schedule`.
         shift: of the grid that samplers take, see `Schedule.timesteps`; None: what suits the
@@ -48,7 +48,7 @@ class ModelConfig:
     """
 
     network: Any
-    image_size: int
+    image_size: Size
     space: Any = field(default_factory=Pixels)
     schedule: str = "straight"
     num_train_timesteps: int = 1000
@@ -80,8 +80,8 @@ class ModelConfig:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of x_0."""
-        side = self.image_size // self.space.factor
-        return describe(self.network).in_channels, side, side
+        height, width = (side // self.space.factor for side in sides(self.image_size))
+        return describe(self.network).in_channels, height, width
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, the network and the space under their names: {"unet": {…}, …}."""
@@ -117,12 +117,12 @@ def check_network(config: Any, space: Any) -> Description:
     Raises:
         ValueError: naming what does not fit or is not known.
     """
-    size, network = config.image_size, describe(config.network)
+    network = describe(config.network)
     multiple = network.multiple * space.factor
-    if size < 1 or size % multiple:
+    if any(side < 1 or side % multiple for side in sides(config.image_size)):
         raise ValueError(
-            f"image_size must be a multiple of {multiple} for this network, got {size}: "
-            f"{config.network}"
+            f"image_size must be a multiple of {multiple} for this network, got "
+            f"{config.image_size}: {config.network}"
         )
     if network.out_channels != network.in_channels:
         raise ValueError(

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from minidiff import samplers
 from minidiff.denoisers import Guided, NetworkDenoiser
 from minidiff.frames import Frames
-from minidiff.inputs import as_device, warn
+from minidiff.inputs import as_device, sides, warn
 from minidiff.model import ModelConfig, load_model, save_model
 from minidiff.networks import describe
 from minidiff.schedules import whole_number
@@ -81,8 +81,8 @@ class Pipeline:
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.network.parameters())
-        size = self.config.image_size
-        return f"Pipeline({size} × {size}, {parameters / 1e6:.1f} M parameters, {self.device})"
+        height, width = sides(self.config.image_size)
+        return f"Pipeline({height} × {width}, {parameters / 1e6:.1f} M parameters, {self.device})"
 
     def save(self, folder: str | Path) -> None:
         """Write it into a folder that `load` opens: weights in half precision, config and record.

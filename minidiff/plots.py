@@ -54,25 +54,25 @@ def grid(
     """Pictures side by side on white.
 
     Args:
-        images: (N, 1, H, W) in [-1, 1], or values beyond it, which are cut off; or uint8. A list of
-            (1, H, W) will do.
+        images: (N, C, H, W) in [-1, 1], or values beyond it, which are cut off; or uint8. C is 1
+            for grey, 3 for colour. A list of (C, H, W) will do.
         columns: pictures in a row.
         scale: each pixel becomes scale × scale.
         labels: a text above each row, or above the first ones, or None. Drawn on one line and cut
             where the row ends.
 
     Returns:
-        a grey Pillow image.
+        a Pillow image, grey or in colour as they are.
 
     Raises:
         TypeError: for other whole numbers than uint8, or one text as labels.
-        ValueError: for no pictures, coloured ones, more labels than rows, or a scale or columns
-            below 1.
+        ValueError: for no pictures, another number of channels, more labels than rows, or a scale
+            or columns below 1.
     """
-    images = _grey(images)
+    images = _checked(images)
     columns, scale = _at_least_1("columns", columns), _at_least_1("scale", scale)
-    cells = to_uint8(images[:, 0]).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    height, width = cells.shape[1:]
+    cells = to_uint8(images).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    height, width = cells.shape[2:]
     columns = min(columns, len(cells))
     rows = -(-len(cells) // columns)
     labels = _texts("labels", labels)
@@ -80,11 +80,11 @@ def grid(
         raise ValueError(f"{len(labels)} labels for {rows} rows: give at most one each")
     heading = 22 if labels else 0
     sheet = Image.new(
-        "L",
+        "L" if cells.shape[1] == 1 else "RGB",
         (columns * (width + GAP) + GAP, rows * (height + GAP + heading) + GAP),
-        255,
+        "white",
     )
-    for i, cell in enumerate(cells.cpu().numpy()):
+    for i, cell in enumerate(_last(cells).cpu().numpy()):
         row, column = divmod(i, columns)
         corner = (GAP + column * (width + GAP), GAP + heading + row * (height + GAP + heading))
         sheet.paste(Image.fromarray(cell), corner)
@@ -92,7 +92,7 @@ def grid(
         draw, font = ImageDraw.Draw(sheet), _font(15)
         for row, label in enumerate(labels):
             corner = (GAP, GAP + row * (height + GAP + heading))
-            draw.text(corner, _cut(label, font, sheet.width - 2 * GAP), fill=0, font=font)
+            draw.text(corner, _cut(label, font, sheet.width - 2 * GAP), fill="black", font=font)
     return sheet
 
 
@@ -120,20 +120,26 @@ def _texts(name: str, texts: Sequence[Any] | None) -> list[str]:
     return ["" if text is None else one_line(str(text)) for text in several]
 
 
-def _grey(images: Tensor | Sequence[Tensor]) -> Tensor:
+def _checked(images: Tensor | Sequence[Tensor]) -> Tensor:
     """The pictures, as floats or uint8; an array or a list of pictures is welcome, too."""
     try:
         if isinstance(images, list | tuple) and all(map(torch.is_tensor, images)):
             images = torch.stack([*images])
         images = torch.as_tensor(images)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"images must be tensors (1, H, W) of one size: {error}") from error
+        raise ValueError(f"images must be tensors (C, H, W) of one size: {error}") from error
     check_pictures(images)
-    if images.ndim != 4 or images.shape[1] != 1 or len(images) == 0:
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(
-            f"expected one or more grey pictures (N, 1, H, W), got shape {tuple(images.shape)}"
+            "expected one or more pictures, grey (N, 1, H, W) or in colour (N, 3, H, W), "
+            f"got shape {tuple(images.shape)}"
         )
     return images
+
+
+def _last(images: Tensor) -> Tensor:
+    """(…, C, H, W) as Pillow and matplotlib want it: (…, H, W) if grey, else (…, H, W, 3)."""
+    return images.squeeze(-3) if images.shape[-3] == 1 else images.movedim(-3, -1)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
@@ -144,15 +150,19 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def animation(
-    frames: Iterable[Image.Image], milliseconds: int = 80, hold: int = 2000, colours: int = 16
+    frames: Iterable[Image.Image],
+    milliseconds: int = 80,
+    hold: int = 2000,
+    colours: int | None = None,
 ) -> bytes:
-    """Frames as the bytes of an endless GIF; the last one is held. 16 greys keep it small.
+    """Frames as the bytes of an endless GIF; the last one is held.
 
     Args:
-        frames: grey pictures of one size. Neighbours that are alike become one that stays longer.
+        frames: pictures of one size. Neighbours that are alike become one that stays longer.
         milliseconds: each frame's time, in tens.
         hold: the last frame's time.
-        colours: greys, 2 to 256.
+        colours: how many of them, or greys, 2 to 256. None: 16 greys, which keep it small, and 256
+            colours, which each frame chooses.
 
     Raises:
         ValueError: for no frames, if they are larger than a GIF can be, or for times or colours
@@ -161,11 +171,10 @@ def animation(
     for name, value, low, high in (
         ("milliseconds", milliseconds, 0, 655_350),
         ("hold", hold, 0, 655_350),
-        ("colours", colours, 2, 256),
+        ("colours", 2 if colours is None else colours, 2, 256),
     ):
         if not low <= whole_number(name, value) <= high:
             raise ValueError(f"{name} must be from {low} to {high:,}, got {value}")
-    greys = np.linspace(0, 255, colours).round().astype(np.uint8)
     few = []
     for frame in frames:  # one at a time: the first one tells whether they are too large
         if max(frame.size) > GIF_SIDE:
@@ -173,16 +182,24 @@ def animation(
                 f"a GIF is at most {GIF_SIDE:,} pixels wide and high, and these frames are "
                 f"{frame.width:,} × {frame.height:,}: take fewer or smaller pictures, or a PNG"
             )
-        # Not Image.quantize, which does not always find the nearest grey.
-        index = (np.asarray(frame.convert("L")) * ((colours - 1) / 255)).round().astype(np.uint8)
-        few.append(Image.frombytes("P", frame.size, index.tobytes()))
-        few[-1].putpalette(np.repeat(greys, 3).tobytes())
+        if frame.mode == "RGB":
+            few.append(frame.quantize(colours or 256, dither=Image.Dither.NONE))
+        else:
+            few.append(_few_greys(frame.convert("L"), colours or 16))
     if not few:
         raise ValueError("an animation needs at least one frame")
     durations = [milliseconds] * (len(few) - 1) + [hold]
     buffer = io.BytesIO()
     few[0].save(buffer, "GIF", save_all=True, append_images=few[1:], duration=durations, loop=0)
     return buffer.getvalue()
+
+
+def _few_greys(frame: Image.Image, count: int) -> Image.Image:
+    """In evenly spaced greys; Image.quantize does not always find the nearest."""
+    index = (np.asarray(frame) * ((count - 1) / 255)).round().astype(np.uint8)
+    few = Image.frombytes("P", frame.size, index.tobytes())
+    few.putpalette(np.repeat(np.linspace(0, 255, count).round().astype(np.uint8), 3).tobytes())
+    return few
 
 
 def save_picture(path: str | Path, payload: bytes | Image.Image | np.ndarray) -> None:
@@ -215,15 +232,17 @@ def show(
     """A matplotlib figure of pictures, with a title over each if you like.
 
     Args:
-        images: (N, 1, H, W) in [-1, 1], or uint8. A list of (1, H, W) will do.
+        images: (N, C, H, W) in [-1, 1], or uint8; C is 1 for grey, 3 for colour. A list of
+            (C, H, W) will do.
         titles: N of them, drawn as they stand; Chinese characters with the shipped font.
         size: of a picture in inches.
 
     Raises:
         TypeError: for other whole numbers than uint8, or one text as titles.
-        ValueError: for no pictures, coloured ones, not as many titles, or columns below 1.
+        ValueError: for no pictures, another number of channels, not as many titles, or columns
+            below 1.
     """
-    images, columns = _grey(images), _at_least_1("columns", columns)
+    images, columns = _checked(images), _at_least_1("columns", columns)
     if titles is not None and len(titles := _texts("titles", titles)) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} pictures: give one each")
     import matplotlib.pyplot as plt
@@ -245,14 +264,18 @@ def show(
 
 
 def draw(axis: Any, image: Tensor, reach: float = 1, **style: Any) -> Any:
-    """A grey picture (1, H, W) or (H, W), floats or uint8, on an axis of matplotlib.
+    """A picture, grey (1, H, W) or (H, W), or in colour (3, H, W), on an axis of matplotlib.
 
     Args:
+        image: floats or uint8.
         reach: ±reach are white and black.
         style: of `imshow`.
     """
-    pixels = as_pictures(image.detach()).reshape(image.shape[-2:]).cpu()
+    pixels = as_pictures(image.detach()).cpu()
     pixels = pixels.to(torch.promote_types(pixels.dtype, torch.float32))  # half is not drawn
+    if image.ndim == 3 and len(image) == 3:
+        return axis.imshow(((_last(pixels) / reach + 1) / 2).clamp(0, 1).numpy(), **style)
+    pixels = pixels.reshape(image.shape[-2:])
     return axis.imshow(pixels.numpy(), cmap="gray", vmin=-reach, vmax=reach, **style)
 
 

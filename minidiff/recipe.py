@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from minidiff.encoder_files import ENCODERS
-from minidiff.inputs import as_path, check_settings, is_file, warn_of_namesake
+from minidiff.inputs import Size, as_path, check_settings, is_file, sides, warn_of_namesake
 from minidiff.model import ModelConfig, check_network
 from minidiff.networks import NETWORKS, config_of, describe, registered
 from minidiff.spaces import SPACES
@@ -32,7 +32,7 @@ class TrainingConfig:
         network: the network's config, of a class in `minidiff.networks.NETWORKS`. In a .toml file
             it is a table under the network's name: [unet].
         space: the name of the space, see `minidiff.spaces.SPACES`.
-        image_size: height and width of the pictures in pixels.
+        image_size: height and width of the pictures in pixels, [64, 96]; one number for a square.
         schedule, prediction_type, zero_terminal_snr: what is learnt; see
             `minidiff.model.ModelConfig`.
         timestep_mean, timestep_std: t / T = sigmoid(mean + std · normal), spread evenly over each
@@ -64,7 +64,7 @@ class TrainingConfig:
 
     network: Any = field(default_factory=lambda: UNetConfig(stem=4, channels=(96, 96, 128)))
     space: str = "pixels"
-    image_size: int = 64
+    image_size: Size = 64
     schedule: str = "straight"
     zero_terminal_snr: bool = False
     prediction_type: str = "flow"
@@ -99,10 +99,12 @@ class TrainingConfig:
         if self.time_limit is not None and self.time_limit <= 0:
             raise ValueError(f"time_limit must be a number above 0, got {self.time_limit}")
         positive = ("steps", "batch_size", "learning_rate", "log_every", "evaluate_every")
-        also = ("sample_every", "save_every", "clip", "timestep_std", "image_size")
+        also = ("sample_every", "save_every", "clip", "timestep_std")
         for name in (*positive, *also):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if min(sides(self.image_size)) <= 0:
+            raise ValueError(f"image_size must be above 0, got {self.image_size}")
         for name in ("warmup", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -113,9 +115,10 @@ class TrainingConfig:
             raise ValueError(f"beta2 must be from 0 to below 1, got {self.beta2}")
         if not -(2**63) <= self.seed < 2**64:
             raise ValueError(f"seed must be from -2**63 to 2**64 - 1, got {self.seed}")
-        for name in ("steps", "batch_size", "image_size", "warmup"):
-            if getattr(self, name) >= 2**31:
-                raise ValueError(f"{name} must be below 2**31, got {getattr(self, name)}")
+        large = {name: getattr(self, name) for name in ("steps", "batch_size", "warmup")}
+        for name, value in {**large, "image_size": max(sides(self.image_size))}.items():
+            if value >= 2**31:
+                raise ValueError(f"{name} must be below 2**31, got {value}")
         if self.text_encoder in ENCODERS and not 3 <= self.max_tokens <= 512:
             raise ValueError(
                 f"max_tokens must be from 3 to 512 for the text encoder {self.text_encoder!r}, "
@@ -145,11 +148,7 @@ class TrainingConfig:
         Warns:
             UserWarning: if a file here has the name of a recipe that ships, which is taken.
         """
-        path = _locate(as_path("name_or_path", name_or_path), os.fspath(name_or_path))
-        try:  # Windows' editors may put a mark at the beginning
-            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not a TOML file in UTF-8: {error}") from error
+        values = recipe_values(name_or_path)
         if any(n in overrides and n not in values for n in ("network", *NETWORKS)):
             values = {n: v for n, v in values.items() if n not in NETWORKS}  # another network
         if values.get("text_encoder") is False:  # TOML has no None
@@ -214,6 +213,20 @@ class TrainingConfig:
             left = max(0.0, 1 - seconds / (60 * self.time_limit))
             fall = min(fall, left / self.decay)
         return self.learning_rate * rise * fall
+
+
+def recipe_values(name_or_path: str | Path) -> dict[str, Any]:
+    """What a recipe says itself, without defaults; see `TrainingConfig.recipe`.
+
+    Raises:
+        TypeError: for what is neither a name nor a path.
+        ValueError: if there is no such recipe, or for a file that is not TOML.
+    """
+    path = _locate(as_path("name_or_path", name_or_path), os.fspath(name_or_path))
+    try:  # Windows' editors may put a mark at the beginning
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a TOML file in UTF-8: {error}") from error
 
 
 def _network(name: str, table: Any) -> Any:

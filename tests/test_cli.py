@@ -1046,14 +1046,34 @@ def test_a_start_brings_its_own_settings(run: Run, here: Path, recipe: Path, dat
     assert config.sample_every == 500 and config.time_limit is None
 
 
-def test_pictures_of_three_channels_are_not_a_matter_of_size(
+def test_pictures_of_two_channels_are_not_a_matter_of_size(
     run: Run, here: Path, recipe: Path, data: Path
 ) -> None:
-    text = RECIPE.replace("[unet]", "[unet]\nin_channels = 3")
+    text = RECIPE.replace("[unet]", "[unet]\nin_channels = 2")
     recipe.write_text(text, encoding="utf-8")
     result = run("train", "--recipe", recipe, "--data", data, "--output", "run")
-    assert is_one_line(result) and "set in_channels = 1 under [unet]" in result.err
+    assert is_one_line(result) and "set in_channels = 1 or 3 under [unet]" in result.err
     assert not (here / "run").exists()
+
+
+def test_channels_are_those_of_the_pictures_unless_the_recipe_says(
+    run: Run, here: Path, recipe: Path, data: Path
+) -> None:
+    Image.new("RGB", (20, 16), (200, 30, 30)).save(data / "0.png")
+    colour = ("train", "--recipe", recipe, "--data", data, "--output", "colour")
+    result = run(*colour)
+    assert result.status == 0 and "4 pictures of 16 × 16 pixels in colour from" in result.err
+    assert "their texts from metadata.csv" in result.err
+    assert load_model(here / "colour" / "model")[1].shape == (3, 16, 16)
+    for again, steps in ((("train", "--output", "colour"), 4), (colour, 5)):
+        assert run(*again, "--resume", "--steps", steps).status == 0
+    with Image.open(here / "colour" / "samples" / "step-00000005.png") as sheet:
+        assert sheet.mode == "RGB"
+    recipe.write_text(RECIPE.replace("[unet]", "[unet]\nin_channels = 1"), encoding="utf-8")
+    assert run("train", "--recipe", recipe, "--data", data, "--output", "grey").status == 0
+    assert load_model(here / "grey" / "model")[1].shape == (1, 16, 16)
+    result = run("train", "--data", data, "--output", "more", "--start", "grey", "--seed", 1)
+    assert result.status == 0 and "in grey from" in result.err, "as the model has it"
 
 
 def test_a_second_training_is_told_who_is_there(

@@ -22,19 +22,19 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from helpers import encoded
-from minidiff import datasets
+from minidiff import datasets, pictures
 from minidiff.datasets import ImageFolder
 
 GREY = Image.frombytes("L", (8, 8), bytes(range(0, 256, 4)))
 
 
 def read(folder: Path, data: bytes, size: int = 8, name: str = "a.png") -> torch.Tensor:
-    """One picture by way of a table: uint8 (size, size). No warning may come out."""
+    """One picture by way of a table, in grey: uint8 (size, size). No warning may come out."""
     (folder / name).write_bytes(data)
     (folder / "metadata.csv").write_text(f"file_name,text\n{name},x\n", encoding="utf-8")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return ImageFolder(folder, size).images[0, 0]
+        return ImageFolder(folder, size, 1).images[0, 0]
 
 
 def picture_folder(folder: Path, table: str | bytes | None) -> Path:
@@ -91,7 +91,6 @@ def test_tables_that_are_right(tmp_path: Path, table: str, texts: list[str]) -> 
 @pytest.mark.parametrize(
     ("table", "error", "message"),
     [
-        (None, FileNotFoundError, r"metadata\.csv"),
         ("", ValueError, "lacks the column file_name and text: it has nothing"),
         ("file_name,caption\nwide.png,x\n", ValueError, "lacks the column text.*'caption'"),
         ("File_name, Text\nwide.png,x\n", ValueError, "lacks.*'File_name', ' Text'.*file_name,"),
@@ -201,7 +200,7 @@ def test_postscript_is_not_executed(
     assert mark.exists(), "Pillow by itself does run it"
 
 
-@pytest.mark.parametrize("form", datasets.FORMATS)
+@pytest.mark.parametrize("form", pictures.FORMATS)
 def test_formats_are_known_by_what_is_in_them(tmp_path: Path, form: str) -> None:
     if form == "AVIF" and not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
@@ -212,7 +211,7 @@ def test_formats_are_known_by_what_is_in_them(tmp_path: Path, form: str) -> None
     }
     found = read(tmp_path, encoded(GREY, form, **exact.get(form, {})), name="a.eps")
     assert (found.float() - torch.from_numpy(np.array(GREY)).float()).abs().max() <= 4
-    assert set(datasets._formats()) <= set(datasets.FORMATS)
+    assert set(pictures.formats()) <= set(pictures.FORMATS)
 
 
 @pytest.mark.parametrize(
@@ -246,14 +245,14 @@ def test_other_files_are_refused_by_name(tmp_path: Path, start: bytes, said: str
 
 
 def test_a_format_that_pillow_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "FORMATS", ("PNG", "NONSENSE"))
-    datasets._formats.cache_clear()
+    monkeypatch.setattr(pictures, "FORMATS", ("PNG", "NONSENSE"))
+    pictures.formats.cache_clear()
     try:
         assert read(tmp_path, encoded(GREY)).shape == (8, 8)
         with pytest.raises(ValueError, match=r"none of PNG as Pillow"):
             read(tmp_path, encoded(GREY, "JPEG"))
     finally:
-        datasets._formats.cache_clear()
+        pictures.formats.cache_clear()
 
 
 def test_bombs_are_refused(tmp_path: Path) -> None:
@@ -432,7 +431,7 @@ def test_damaged_pictures_are_read_or_named(tmp_path: Path) -> None:
     chance = random.Random(0)
     info = PngInfo()
     info.add_text("a", "b" * 50, zip=True)
-    seeds = [encoded(GREY, form) for form in datasets._formats() if form != "AVIF"]
+    seeds = [encoded(GREY, form) for form in pictures.formats() if form != "AVIF"]
     seeds += [encoded(GREY, "TIFF", compression="tiff_lzw"), encoded(GREY, pnginfo=info)]
     seeds += [encoded(GREY.convert("P"), "GIF"), encoded(GREY.convert("RGBA"), "WEBP")]
     ends = {"read": 0, "refused": 0}
@@ -543,7 +542,7 @@ def test_values_are_scaled_by_the_range_of_their_type(
 ) -> None:
     (tmp_path / "a.png").write_bytes(data)
     with (tmp_path / "a.png").open("rb") as file:
-        grey = datasets._grey(datasets._opened(file))
+        grey = pictures.flat(pictures.opened(file), (255, 255, 255))
     assert np.abs(np.array(grey, int)[0] - expected).max() <= 1, list(grey.getdata())
     assert grey.mode == "L"
 

@@ -120,10 +120,10 @@ def main() -> None:
     def read_unchecked(path: Path, *_: Any) -> Any:
         return load_file(path) if path.exists() else None
 
-    def read_as_it_comes(root: Path, row: Any, size: int) -> Any:
+    def read_as_it_comes(root: Path, row: Any, _: Any) -> Any:
         with Image.open(root / row.file_name) as file:
             grey = ImageOps.exif_transpose(file).convert("L")
-        page = ImageOps.pad(grey, (size, size), color=255)
+        page = ImageOps.pad(grey, (8, 8), color=255)
         return torch.from_numpy(np.array(page)).unsqueeze(0), False
 
     def failures(module: Any, name: str, careless: Any, act: Callable[[Any, Path], None]) -> int:

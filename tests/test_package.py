@@ -22,10 +22,10 @@ PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
     "schedules", "denoisers", "samplers", "unet", "toys", "inputs", "storage", "cache", "captions",
-    "glyphs", "datasets", "encoder_files", "text", "texts", "networks", "spaces", "model",
-    "recipe", "endings", "run_folder", "hub", "shelf", "held_out", "batches", "resume",
-    "devices", "training", "frames", "pipeline", "recogniser", "metrics", "wanted", "evaluation",
-    "report", "plots", "shell", "cli_train", "cli",
+    "glyphs", "pictures", "listings", "datasets", "encoder_files", "text", "texts", "networks",
+    "spaces", "model", "recipe", "endings", "run_folder", "hub", "shelf", "held_out", "batches",
+    "resume", "devices", "training", "frames", "pipeline", "recogniser", "metrics", "wanted",
+    "evaluation", "report", "plots", "shell", "cli_train", "cli",
 ]  # fmt: skip
 
 

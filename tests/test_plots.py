@@ -90,12 +90,49 @@ def test_an_empty_label_leaves_its_row_blank() -> None:
     assert (pixels(sheet) == 255).all()
 
 
-@pytest.mark.parametrize("shape", [(0, 1, 8, 8), (2, 3, 8, 8), (2, 8, 8)])
-def test_grid_of_what_is_no_grey_picture(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"grey pictures \(N, 1, H, W\), got shape"):
-        plots.grid(torch.zeros(shape))
-    with pytest.raises(ValueError, match=r"grey pictures \(N, 1, H, W\), got shape"):
-        plots.show(torch.zeros(shape))
+@pytest.mark.parametrize("shape", [(0, 1, 8, 8), (2, 2, 8, 8), (2, 4, 8, 8), (2, 8, 8)])
+def test_grid_of_what_are_no_pictures(shape: tuple[int, ...]) -> None:
+    for act in (plots.grid, plots.show):
+        said = r"grey \(N, 1, H, W\) or in colour \(N, 3, H, W\), got shape \(\d, "
+        with pytest.raises(ValueError, match=said):
+            act(torch.zeros(shape))
+
+
+# Red, green, blue and white, 2 × 3 pixels each.
+COLOURS = torch.tensor([[1, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, 1, 1]]).float()
+COLOURED = COLOURS[:, :, None, None].expand(4, 3, 2, 3)
+
+
+def test_grid_in_colour_of_rectangles(tmp_path: Path) -> None:
+    sheet, gap = plots.grid(COLOURED, columns=2, scale=4, labels=["a", "b"]), plots.GAP
+    assert sheet.mode == "RGB" and sheet.width == 2 * (12 + gap) + gap
+    plots.save_picture(tmp_path / "a.png", sheet)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "RGB"
+        shown = pixels(image)
+    heading = (sheet.height - gap) // 2 - 8 - gap
+    for i, colour in enumerate(plots.to_uint8(COLOURS).tolist()):
+        top = (i // 2 + 1) * (gap + heading) + i // 2 * 8
+        left = gap + i % 2 * (12 + gap)
+        assert (shown[top : top + 8, left : left + 12] == colour).all()
+    assert (shown[0] == 255).all() and (shown[:, -1] == 255).all(), "the ground is white"
+
+
+def test_show_and_animate_in_colour() -> None:
+    import matplotlib.pyplot as plt
+
+    for given in (COLOURED, plots.to_uint8(COLOURED), [*COLOURED]):
+        figure = plots.show(given)
+        drawn = [axis.images[0].get_array() for axis in figure.axes]
+        for array, colour in zip(drawn, COLOURS):
+            assert np.asarray(array).shape == (2, 3, 3)
+            assert (np.asarray(array)[1, 2] == (colour.numpy() + 1) / 2).all()
+        plt.close(figure)
+    frames = [plots.grid(picture[None], scale=4) for picture in COLOURED]
+    with Image.open(io.BytesIO(plots.animation(frames))) as gif:
+        for i, frame in enumerate(frames):
+            gif.seek(i)
+            assert (pixels(gif.convert("RGB")) == pixels(frame)).all()
 
 
 @pytest.mark.parametrize(("columns", "scale"), [(0, 1), (3, 0), (-1, 1)])

@@ -23,6 +23,10 @@ WRONG: dict[str, tuple[list[Any], str]] = {
         [None, True, "1", [0.5], float("nan"), float("-inf"), 10**400, 1j, torch.ones(2)],
         "must be a finite number",
     ),
+    "Size": (
+        [None, True, 1.0, "1", [1], [8, 8, 8], [8, 8.0], [True, 8], {}, np.float64(1)],
+        "must be a whole number, or two of them: .height, width.",
+    ),
     "float | None": ([False, "1", [5], float("inf"), 0, -1.5], "must be a number above 0"),
     "bool": ([None, 0, 1, "false", "true", [True], 1.0], "must be true or false"),
     "str": ([None, 1, True, ["straight"], b"straight", Path("straight")], "must be a text"),

@@ -231,7 +231,7 @@ def damaged_pictures(tally: Tally, short: bool, folder: Path) -> None:
     save_pictures(pictures)
 
     def load() -> None:
-        found = datasets.ImageFolder(pictures, 8)
+        found = datasets.ImageFolder(pictures, 8, 1)
         assert len(found) and found.images.shape[1:] == (1, 8, 8), found.images.shape
 
     for path in sorted(pictures.iterdir()):
@@ -328,7 +328,7 @@ def targets(folder: Path) -> Iterator[tuple[str, Path, Callable[[], Any]]]:
     pictures = folder / "pictures"
     save_pictures(pictures)
     for path in sorted(pictures.iterdir()):
-        yield "picture", path, lambda: datasets.ImageFolder(pictures, 8)
+        yield "picture", path, lambda: datasets.ImageFolder(pictures, 8, 1)
     font, recipe = folder / "font.otf", folder / "recipe.toml"
     yield "font", font, lambda: glyphs.render("金", 16, font)
     yield "recipe", recipe, lambda: TrainingConfig.recipe(recipe)

@@ -18,7 +18,7 @@ from PIL import EpsImagePlugin, Image
 
 from faults.frame import Outcome, Tally, attempt, in_child, new_folder
 from helpers import encoded
-from minidiff import datasets
+from minidiff import datasets, pictures
 
 GREY = Image.frombytes("L", (8, 8), bytes(range(0, 256, 4)))
 WHOLE = np.array(GREY)
@@ -28,7 +28,7 @@ def read(folder: Path) -> torch.Tensor:
     """What the folder's table lists, without a word from Pillow."""
     with warnings.catch_warnings(record=True) as noticed:
         warnings.simplefilter("always")
-        images = datasets.ImageFolder(folder, 8).images
+        images = datasets.ImageFolder(folder, 8, 1).images
     assert all("next to no contrast" in str(notice.message) for notice in noticed), noticed
     assert images.shape[1:] == (1, 8, 8), images.shape
     return images
@@ -143,7 +143,7 @@ def refused() -> Iterator[tuple[str, bytes]]:
 def damaged(count: int) -> Iterator[tuple[str, bytes]]:
     chance = random.Random(0)
     options = {"GIF": GREY.convert("P"), "WEBP": GREY.convert("RGBA"), "MPO": GREY.convert("RGB")}
-    for form in [*datasets._formats(), "MPO"]:
+    for form in [*pictures.formats(), "MPO"]:
         data = encoded(options.get(form, GREY), form)
         for i in range(count):
             changed = bytearray(data)
