@@ -80,7 +80,8 @@ sample gold --output x.jpg | .png
 sample gold --output x.PNG.bak | .png
 sample gold --output .png | .png
 sample gold --output= | .png
-sample gold --output . | .png
+sample gold --output file/ | file
+sample gold --output no/no/ | no
 sample gold --output no/x.png | no
 sample gold --output file/x.png | file
 sample gold --output folder.png | folder.png
