@@ -146,6 +146,36 @@ def sample(
             show_default="2; 1 in a folder",
         ),
     ] = None,
+    from_picture: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="<path>",
+            help="a picture to start from, as large as those of the model, instead of noise",
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1,
+            metavar="<float>",
+            help="how much noise is laid over it: little only tidies it, 1 leaves nothing of it",
+            show_default="0.8; 1 with --mask",
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<path>",
+            help="a picture of the same size: where it is white, that of --from is drawn anew, "
+            "where it is black, it stays",
+        ),
+    ] = None,
+    blend: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="two prompts; the pictures go from the first to the second"),
+    ] = None,
     again: Annotated[
         Path | None,
         typer.Option(
@@ -166,12 +196,18 @@ def sample(
     minidiff sample fish "made of bamboo" --num-images 8 --output fish.gif
 
     minidiff sample --again gold.png --seed 1
+
+    minidiff sample fish --from sketch.png --strength 0.8
     """
     from minidiff import cli_sample
 
     cli_sample.check_output("glyphs.png" if output is None else output)
+    texts = [*(prompt or []), *(cli_sample.read_prompts(prompts) if prompts else [])]
+    if blend and texts:
+        raise ValueError(f"--blend has its two prompts, and there are others: {texts[0]!r}")
     asked: dict[str, Any] = {
-        "prompts": [*(prompt or []), *(cli_sample.read_prompts(prompts) if prompts else [])],
+        "prompts": list(blend or texts),
+        "blend": blend is not None,
         "num_images": num_images,
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
@@ -180,11 +216,14 @@ def sample(
         "seed": seed,
         "scale": scale or (1 if output and cli_sample.means_folder(output) else 2),
         "number": None,
+        "from_picture": from_picture,
+        "strength": strength,
+        "mask": mask,
         "model": model,
     }
     sources = {name: context.get_parameter_source(name) for name in asked}
     given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
-    given |= {"prompts"} if prompt else set()
+    given |= {"prompts"} if prompt or blend else set()
     for path in cli_sample.sample(asked, given, again, output, minidiff.__version__):
         print(path)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from minidiff.pipeline import Pipeline
+    from minidiff.pipeline import Frames, Pipeline
     from minidiff.provenance import Provenance
 
 ENDINGS = (".png", ".gif", ".npy")
@@ -46,6 +46,8 @@ def sample(
         known = ", ".join(SAMPLERS)
         raise ValueError(f"unknown sampler {values['sampler']!r}: choose one of {known}")
     wanted = None if noted is None else noted.weights
+    if values["from_picture"] is None and (values["mask"] or values["strength"]):
+        raise ValueError("--mask and --strength are of a picture: give it with --from")
     pipeline, weights = open_model(values["model"], wanted, "model" in given)
     if (channels := pipeline.space.channels or pipeline.config.shape[0]) != 1:
         raise ValueError(
@@ -53,17 +55,23 @@ def sample(
             "draw in Python, minidiff.load(...)(...)"
         )
     values["prompts"] = checked_prompts(values["prompts"], values["negative_prompt"], pipeline)
+    picture, values["from_sha256"] = opened("from_picture", values, given, noted, pipeline)
+    mask, values["mask_sha256"] = opened("mask", values, given, noted, pipeline)
+    if picture is not None and values["strength"] is None:
+        values["strength"] = 0.8 if mask is None else 1.0
     made = Provenance(minidiff=version, weights=weights, **values)
+    artist = Artist(pipeline, picture, None if mask is None else mask > 127)
     if output is None or not means_folder(output):
         ending = again.suffix.lower() if again and again.suffix.lower() in ENDINGS else ".png"
-        path = Path(output) if output else new_file(stem_of(made.prompts[:1]), ending)
-        yield write(path, payload(pipeline, made, path.suffix.lower()), made)
+        shown = made.prompts if made.blend else made.prompts[:1]
+        path = Path(output) if output else new_file(stem_of(shown), ending)
+        yield write(path, payload(artist, made, path.suffix.lower()), made)
     else:
-        yield from one_file_a_picture(pipeline, made, Path(output))
+        yield from one_file_a_picture(artist, made, Path(output))
 
 
 # Fields of a `Provenance` that are paths, and their options.
-PLACES = {"model": "--model"}
+PLACES = {"model": "--model", "from_picture": "--from", "mask": "--mask"}
 
 # ------------------------------------------------------------------------- what is asked for
 
@@ -132,6 +140,51 @@ def open_model(model: str, wanted: str | None, given: bool) -> tuple[Pipeline, s
             raise ValueError(f"{differ} {found}: {remedy}, or draw with these by --model {model}")
         warn(f"{differ} {found}: another picture comes")
     return pipeline, found
+
+
+def opened(
+    name: str,
+    values: dict[str, Any],
+    given: set[str],
+    noted: Provenance | None,
+    pipeline: Pipeline,
+) -> tuple[Tensor | None, str | None]:
+    """The picture to start from or the mask, uint8 (C, H, W), and its SHA-256; None: there is none.
+
+    Raises:
+        OSError, ValueError: if it cannot be read, is of another size than the model draws, or is
+            not the one that was noted.
+    """
+    import hashlib
+    import io
+
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from minidiff.editing import checked_size
+
+    if values[name] is None:
+        return None, None
+    said = f"{PLACES[name]} {values[name]}"
+    data = Path(values[name]).read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    wanted = None if noted is None or name in given else getattr(noted, f"{name[:4]}_sha256")
+    if wanted not in (None, found):
+        raise ValueError(
+            f"the picture was drawn with the file {wanted} (SHA-256), and {said} is {found}: give "
+            f"that file with {PLACES[name]}"
+        )
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            if file.mode[0] in "IF":
+                raise ValueError("it has more than 8 bits a pixel")
+            picture = file.convert("RGBA")
+    except Exception as error:  # whatever Pillow runs into
+        raise ValueError(f"{said} cannot be read as a picture ({error}): save it as PNG") from error
+    paper = Image.new("RGBA", picture.size, "white")
+    grey = np.array(Image.alpha_composite(paper, picture).convert("L"))
+    return checked_size(said, torch.from_numpy(grey)[None], pipeline), found
 
 
 def checked_prompts(prompts: Sequence[str], negative: str, pipeline: Pipeline) -> list[str]:
@@ -217,63 +270,91 @@ def write(path: Path, payload: Any, made: Provenance) -> Path:
 # ----------------------------------------------------------------------------- what is drawn
 
 
-def one_file_a_picture(pipeline: Pipeline, made: Provenance, folder: Path) -> Iterator[Path]:
+@dataclasses.dataclass(frozen=True)
+class Artist:
+    """Draws; `picture` is what is started from, and `mask` is true where it is drawn anew."""
+
+    pipeline: Pipeline
+    picture: Tensor | None
+    mask: Tensor | None
+
+    def frames(self, made: Provenance) -> Frames:
+        """All moments of the way."""
+        from minidiff import editing
+
+        how = self.arguments(made)
+        if self.picture is None and not made.blend:
+            return self.pipeline.steps(made.prompts, **how)
+        if made.strength is not None:
+            how.update(picture=self.picture, mask=self.mask, strength=made.strength)
+        return editing.steps(self.pipeline, made.prompts, blend=made.blend, **how)
+
+    def images(self, made: Provenance) -> Tensor:
+        """Its end: (prompts × images, C, H, W)."""
+        if self.picture is None and not made.blend:
+            return self.pipeline(made.prompts, **self.arguments(made))
+        for frame in self.frames(made):
+            last = frame
+        return last.images
+
+    @staticmethod
+    def arguments(made: Provenance) -> dict[str, Any]:
+        return {
+            "negative_prompt": made.negative_prompt,
+            "num_images_per_prompt": made.num_images,
+            "num_inference_steps": made.num_inference_steps,
+            "guidance_scale": made.guidance_scale,
+            "sampler": made.sampler,
+            "seed": made.seed,
+            "progress": sys.stderr.isatty(),
+        }
+
+
+def one_file_a_picture(artist: Artist, made: Provenance, folder: Path) -> Iterator[Path]:
     """PNG files whose names sort as they were drawn: 1-gold-01.png; nothing is replaced."""
     folder.mkdir(exist_ok=True)
     # Prompt by prompt: what stands beside a picture in its batch changes its last digits.
-    for i, prompt in enumerate(made.prompts, start=1):
-        part = dataclasses.replace(made, prompts=[prompt])
-        place = f"{i:0{len(str(len(made.prompts)))}}-" if len(made.prompts) > 1 else ""
-        images = drawn(pipeline, part)
+    parts = [made]
+    if not made.blend:
+        parts = [dataclasses.replace(made, prompts=[prompt]) for prompt in made.prompts]
+    for i, part in enumerate(parts, start=1):
+        place = f"{i:0{len(str(len(parts)))}}-" if len(parts) > 1 else ""
+        images = artist.images(part)
         for number in range(made.num_images) if made.number is None else [made.number]:
             single = dataclasses.replace(part, number=number)
-            stem = f"{place}{stem_of([prompt])}-{number + 1:0{len(str(made.num_images))}}"
+            stem = f"{place}{stem_of(part.prompts)}-{number + 1:0{len(str(made.num_images))}}"
             yield write(new_file(stem, ".png", folder), page(images, single), single)
 
 
-def payload(pipeline: Pipeline, made: Provenance, ending: str) -> Any:
+def payload(artist: Artist, made: Provenance, ending: str) -> Any:
     """What stands in one file of this ending."""
     from minidiff import plots
 
     if ending == ".gif":
-        steps = pipeline.steps(made.prompts, **arguments(made))
-        return plots.animation(page(frame.images, made) for frame in steps)
-    images = drawn(pipeline, made)
+        return plots.animation(page(frame.images, made) for frame in artist.frames(made))
+    images = artist.images(made)
     if ending == ".npy":
         return plots.to_uint8(chosen(images, made)).squeeze(2).numpy()
     return page(images, made)
 
 
-def arguments(made: Provenance) -> dict[str, Any]:
-    return {
-        "negative_prompt": made.negative_prompt,
-        "num_images_per_prompt": made.num_images,
-        "num_inference_steps": made.num_inference_steps,
-        "guidance_scale": made.guidance_scale,
-        "sampler": made.sampler,
-        "seed": made.seed,
-        "progress": sys.stderr.isatty(),
-    }
-
-
-def drawn(pipeline: Pipeline, made: Provenance) -> Tensor:
-    return pipeline(made.prompts, **arguments(made))
-
-
 def chosen(images: Tensor, made: Provenance) -> Tensor:
-    """(prompts × images, C, H, W) as (prompts, images, C, H, W), of which all or one is shown."""
-    each = images.unflatten(0, (len(made.prompts), -1))
+    """As (prompts, images, C, H, W), of which all or one is shown; a blend is one row."""
+    each = images.unflatten(0, (1 if made.blend else len(made.prompts), -1))
     return each if made.number is None else each[:, made.number : made.number + 1]
 
 
 def page(images: Tensor, made: Provenance) -> Image:
     """All pictures on a sheet, or the one that is shown, without a margin."""
     each = chosen(images, made)
-    if made.number is None or len(each) > 1:
-        return sheet(each.flatten(0, 1), made.prompts, made.scale)
     import PIL.Image
 
     from minidiff import plots
+
+    if made.number is None and made.blend:
+        return plots.grid(images, 8, made.scale)
+    if made.number is None or len(each) > 1:
+        return sheet(each.flatten(0, 1), made.prompts, made.scale)
 
     pixels = plots.to_uint8(each[0, 0]).permute(1, 2, 0).squeeze(2)
     for side in (0, 1):

@@ -69,7 +69,9 @@ class Provenance:
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"prompts must be a list of texts, got {texts!r}")
         if self.blend and len(texts) != 2:
-            raise ValueError(f"a blend is of two prompts, got {len(texts)}: {texts!r}")
+            raise ValueError(
+                f"a blend is of two prompts, got {len(texts)}: {texts!r}; give both with --blend"
+            )
         if not 1 <= self.scale <= 16:
             raise ValueError(f"scale must be from 1 to 16, got {self.scale}")
         if self.number is not None and not 0 <= self.number < self.num_images:

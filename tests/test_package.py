@@ -24,8 +24,8 @@ ORDER = [
     "schedules", "denoisers", "samplers", "unet", "toys", "inputs", "storage", "cache", "captions",
     "glyphs", "datasets", "encoder_files", "text", "texts", "networks", "spaces", "model",
     "recipe", "endings", "run_folder", "shelf", "held_out", "batches", "resume", "devices",
-    "training", "pipeline", "recogniser", "metrics", "wanted", "evaluation", "report", "plots",
-    "provenance", "shell", "cli_train", "cli_sample", "cli",
+    "training", "pipeline", "editing", "recogniser", "metrics", "wanted", "evaluation", "report",
+    "plots", "provenance", "shell", "cli_train", "cli_sample", "cli",
 ]  # fmt: skip
 
 
