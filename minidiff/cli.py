@@ -105,7 +105,7 @@ def sample(
     ] = None,
     prompts: Annotated[
         str | None,
-        typer.Option(metavar="<path>", help="a text file of more, one a line; - reads them here"),
+        typer.Option(metavar="<path>", help="a text file of more, one a line; - is standard input"),
     ] = None,
     num_images: Annotated[
         int, typer.Option(min=1, metavar="<int>", help="pictures of each prompt")
@@ -174,7 +174,9 @@ def sample(
     ] = None,
     blend: Annotated[
         tuple[str, str] | None,
-        typer.Option(help="two prompts; the pictures go from the first to the second"),
+        typer.Option(
+            metavar="<str> <str>", help="two prompts; the pictures go from the first to the second"
+        ),
     ] = None,
     again: Annotated[
         Path | None,

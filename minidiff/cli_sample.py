@@ -55,8 +55,8 @@ def sample(
             "draw in Python, minidiff.load(...)(...)"
         )
     values["prompts"] = checked_prompts(values["prompts"], values["negative_prompt"], pipeline)
-    picture, values["from_sha256"] = opened("from_picture", values, given, noted, pipeline)
-    mask, values["mask_sha256"] = opened("mask", values, given, noted, pipeline)
+    picture, values["from_sha256"] = read_picture("from_picture", values, given, noted, pipeline)
+    mask, values["mask_sha256"] = read_picture("mask", values, given, noted, pipeline)
     if picture is not None and values["strength"] is None:
         values["strength"] = 0.8 if mask is None else 1.0
     made = Provenance(minidiff=version, weights=weights, **values)
@@ -142,7 +142,7 @@ def open_model(model: str, wanted: str | None, given: bool) -> tuple[Pipeline, s
     return pipeline, found
 
 
-def opened(
+def read_picture(
     name: str,
     values: dict[str, Any],
     given: set[str],

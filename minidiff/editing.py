@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from minidiff.denoisers import Denoiser, Guided, Prediction
 from minidiff.pipeline import BATCH, Frames, Pipeline
 from minidiff.samplers import SAMPLERS, StepRule, sample_steps, seeded_generator, standard_normal
-from minidiff.schedules import Schedule
+from minidiff.schedules import Schedule, whole_number
 
 
 class Blend(Denoiser):
@@ -93,50 +93,58 @@ def steps(
             mask without a picture or with nothing to draw, a strength out of range, or a blend of
             other than two prompts; and for what `sample_steps` refuses.
     """
-    texts, count = [prompt] if isinstance(prompt, str) else list(prompt), num_images_per_prompt
+    texts = [prompt] if isinstance(prompt, str) else list(prompt)
+    count = whole_number("num_images_per_prompt", num_images_per_prompt)
+    if count < 1:
+        raise ValueError(f"num_images_per_prompt must be at least 1, got {count}")
     if blend and len(texts) != 2:
         raise ValueError(f"a blend is of two prompts, got {len(texts)}: {texts!r}")
+    if sampler not in SAMPLERS:
+        raise ValueError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
     pipeline._check_memory(count if blend else count * len(texts))
+
     numbers = [0] * count if blend else [i for _ in texts for i in range(count)]
-    generators = [seeded_generator(seed, i) for i in numbers]
-    x = standard_normal((len(numbers), *pipeline.config.shape), generators, pipeline.device)
+    sources = [seeded_generator(seed, i) for i in numbers]
+    x = standard_normal((len(numbers), *pipeline.config.shape), sources, pipeline.device)
     grid, rule = pipeline.timesteps(num_inference_steps), SAMPLERS[sampler]
     if picture is not None:
-        x, grid, known = _noised(pipeline, picture, x, grid, strength)
+        known = pipeline.space.to_data(checked_size("picture", picture, pipeline)[None]).to(x)
+        t = _starting_time(strength, grid[0])
+        x = pipeline.schedule.add_noise(known.expand_as(x), x, t)
+        grid = [t, *(s for s in grid if s < t)]
         if mask is not None:
-            keep = ~checked_size("mask", mask, pipeline)[None].to(pipeline.device)
-            rule = put_back(rule, pipeline.schedule, known, keep)
+            rule = put_back(rule, pipeline.schedule, known, _kept(mask, pipeline))
     elif mask is not None:
-        raise ValueError("a mask says what stays of a picture: give the picture, too")
-    without = pipeline.denoiser(negative_prompt)
+        raise ValueError("a mask says what is drawn anew of a picture: give the picture, too")
+
     if not "".join([*texts, negative_prompt]).strip():
         guidance_scale = 1.0  # nothing to follow: both passes would say the same
     each = [text for text in texts for _ in range(count)]
-    share = (torch.linspace(0, 1, count) if count > 1 else torch.tensor([0.5])).to(x)
-    walks = []
+    shares = (torch.linspace(0, 1, count) if count > 1 else torch.tensor([0.5])).to(x)
+    without, walks = pipeline.denoiser(negative_prompt), []
     for start in range(0, len(x), BATCH):
         part = slice(start, start + BATCH)
         told: Denoiser = pipeline.denoiser(texts[0] if blend else each[part])
         if blend:
-            told = Blend(told, pipeline.denoiser(texts[1]), share[part].view(-1, 1, 1, 1))
+            told = Blend(told, pipeline.denoiser(texts[1]), shares[part].view(-1, 1, 1, 1))
         guided = Guided(told, without, guidance_scale, clip=pipeline.space.data_range)
-        walks.append(sample_steps(guided, x[part], rule, 1, generators[part], grid))
+        walks.append(sample_steps(guided, x[part], rule, generator=sources[part], timesteps=grid))
     bar = tqdm(zip(*walks), "Drawing", len(grid) - 1, False, unit=" steps", disable=not progress)
     return Frames(len(grid) - 1, iter(bar), pipeline.space)
 
 
-def _noised(
-    pipeline: Pipeline, picture: Tensor, noise: Tensor, grid: list[int], strength: float
-) -> tuple[Tensor, list[int], Tensor]:
-    """The picture with as much noise as `strength` says, the grid from there, and the picture."""
+def _starting_time(strength: float, last: int) -> int:
     if not 0 < strength <= 1:
         raise ValueError(f"strength must be above 0 and at most 1, got {strength}")
-    t = max(1, round(strength * grid[0]))
-    known = pipeline.space.to_data(checked_size("picture", picture, pipeline)[None]).to(
-        noise.device
-    )
-    x = pipeline.schedule.add_noise(known.expand_as(noise), noise, t)
-    return x, [t, *(s for s in grid if s < t)], known
+    return max(1, round(strength * last))
+
+
+def _kept(mask: Tensor, pipeline: Pipeline) -> Tensor:
+    """(1, 1, H, W), true where the picture stays."""
+    keep = ~checked_size("mask", mask, pipeline).bool()[None].to(pipeline.device)
+    if keep.all():
+        raise ValueError("the mask leaves nothing to draw: it is white where the picture changes")
+    return keep
 
 
 def checked_size(what: str, picture: Tensor, pipeline: Pipeline) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pictures that know where they come from, folders of them, prompts from files."""
+"""Pictures that know where they come from, folders of them, prompts from files, editing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageSequence
 
 import minidiff
 from faults.calls import command_line
 from helpers import MINILM, Result, awake, encoded, names, sha256
-from minidiff import plots, provenance
+from minidiff import editing, plots, provenance
 from minidiff.model import ModelConfig, save_model
 from minidiff.provenance import Provenance
+from minidiff.samplers import SAMPLERS
 from minidiff.unet import UNetConfig
 
 SIZE = 16
@@ -346,3 +348,156 @@ def test_files_without_prompts(
     monkeypatch.setattr("minidiff.pipeline.load", None)
     message = refused("--prompts", "p.txt")
     assert all(part in message for part in [*said, "p.txt"]), message
+
+
+# ---------------------------------------------------------------------------------- editing
+
+
+@pytest.fixture
+def sketch(here: Path) -> Path:
+    """Grey on white, with a dark bar, and as large as the pictures of the model."""
+    picture = Image.new("L", (SIZE, SIZE), 255)
+    picture.paste(90, (2, 3, 9, 6))
+    picture.save("sketch.png")
+    return Path("sketch.png")
+
+
+@pytest.fixture
+def mask(here: Path) -> Path:
+    """White in its left half."""
+    picture = Image.new("L", (SIZE, SIZE), 0)
+    picture.paste(255, (0, 0, SIZE // 2, SIZE))
+    picture.save("mask.png")
+    return Path("mask.png")
+
+
+ONE = ("--num-images", 1, "--num-inference-steps", 4, "-o", "out/")
+
+
+def test_more_strength_leaves_less_of_the_picture(model: Path, sketch: Path) -> None:
+    drawn = [
+        pixels(ran("gold", "--from", sketch, "--strength", s, "--model", model, *ONE)[0]).astype(
+            int
+        )
+        for s in (0.01, 0.5, 0.99, 1)
+    ]
+    change = [np.abs(picture - pixels(sketch)).mean() for picture in drawn]
+    assert change[0] < 10 and change[0] < change[1] < change[2]
+    # at 1 nothing of it is left
+    assert np.abs(drawn[3] - pixels(ran("gold", "--model", model, *ONE)[0])).max() <= 1
+    default = pixels(ran("gold", "--from", sketch, "--model", model, *ONE)[0])
+    same = ran("gold", "--from", sketch, "--strength", 0.8, "--model", model, *ONE)
+    assert (default == pixels(same[0])).all()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_is_black_in_the_mask_stays(
+    model: Path, sketch: Path, mask: Path, sampler: str
+) -> None:
+    how = ("--from", sketch, "--mask", mask, "--sampler", sampler, "--model", model)
+    (file,) = ran("gold", *how, *ONE)
+    left, right = np.hsplit(pixels(file), 2)
+    assert (right == np.hsplit(pixels(sketch), 2)[1]).all()
+    assert (left != np.hsplit(pixels(sketch), 2)[0]).any()
+
+
+def test_a_blend_goes_from_one_prompt_to_the_other(here: Path, model: Path) -> None:
+    how = ("--num-images", 3, "--num-inference-steps", 3, "--model", model, "--seed", 4)
+    ran("--blend", "gold", "a kind of fish", *how, "-o", "x.npy")
+    (row,) = np.load("x.npy").astype(int)
+    pipeline = minidiff.load(model)
+    ends = plots.to_uint8(pipeline(["gold", "a kind of fish"], num_inference_steps=3, seed=4))
+    first, last = ends[:, 0].numpy().astype(int)
+    assert np.abs(row[0] - first).max() <= 1 and np.abs(row[2] - last).max() <= 1
+    assert (row[1] != row[0]).any() and (row[1] != row[2]).any()
+    files = ran("--blend", "gold", "a kind of fish", *how, "-o", "out/")
+    assert [Path(file).name for file in files] == [
+        f"gold-a-kind-of-fish-{i}.png" for i in (1, 2, 3)
+    ]
+    assert all((pixels(file) == picture).all() for file, picture in zip(files, row))
+
+
+def test_more_pictures_than_the_network_sees_at_a_time(
+    model: Path, sketch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw() -> torch.Tensor:
+        picture = torch.from_numpy(pixels(sketch).copy())[None]
+        how: dict[str, Any] = {"num_inference_steps": 4, "negative_prompt": "water"}
+        frames = editing.steps(minidiff.load(model), ["", "fish"], picture=picture, **how,
+                               num_images_per_prompt=3)  # fmt: skip
+        *_, last = frames
+        blended = editing.steps(minidiff.load(model), ["gold", "fish"], blend=True, **how,
+                                num_images_per_prompt=3)  # fmt: skip
+        *_, other = blended
+        assert len(frames) < len(blended) == 4
+        return torch.cat([last.images, other.images])
+
+    whole = draw()
+    monkeypatch.setattr(editing, "BATCH", 2)
+    assert whole.shape == (9, 1, SIZE, SIZE) and torch.allclose(draw(), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("gold", "--from", "sketch.png", "--strength", 0.6),
+        ("gold", "fish", "--from", "sketch.png", "--mask", "mask.png"),
+        ("--blend", "gold", "fish"),
+        ("--blend", "gold", "fish", "--from", "sketch.png"),
+    ],
+)
+def test_what_was_edited_is_drawn_again(
+    model: Path, sketch: Path, mask: Path, how: tuple[Any, ...]
+) -> None:
+    how = (*how, *QUICK, "--model", model)
+    for name in ("x.png", "x.gif", ran(*how, "-o", "out/")[1]):
+        if name[0] == "x":
+            ran(*how, "-o", name)
+        (again,) = ran("--again", name)
+        assert Path(again).read_bytes() == Path(name).read_bytes()
+
+
+def test_a_picture_that_is_no_longer_the_same(model: Path, sketch: Path) -> None:
+    ran("gold", "--from", sketch, *QUICK, "--model", model, "-o", "x.png")
+    wanted = sha256(sketch)
+    Image.new("L", (SIZE, SIZE), 200).save(sketch)
+    message = refused("--again", "x.png")
+    assert all(part in message for part in (wanted, sha256(sketch), "--from sketch.png"))
+    ran("--again", "x.png", "--from", sketch, "-o", "y.png")  # on purpose
+    sketch.unlink()
+    assert "sketch.png" in refused("--again", "x.png")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA"])
+def test_pictures_of_any_kind_are_taken(model: Path, sketch: Path, mode: str) -> None:
+    with Image.open(sketch) as picture:
+        picture.convert("1").save("plain.png")
+        picture.convert("1").convert("RGBA" if mode == "P" else mode).convert(mode).save("x.png")
+    how = ("gold", "--strength", 0.3, "--model", model, *ONE)
+    (one,), (other,) = ran(*how, "--from", "plain.png"), ran(*how, "--from", "x.png")
+    assert (pixels(one) == pixels(other)).all()
+
+
+def test_pictures_that_cannot_be_started_from(model: Path, sketch: Path, mask: Path) -> None:
+    Image.new("L", (20, 12)).save("large.png")
+    Image.new("L", (SIZE, SIZE)).save("black.png")
+    Image.new("I;16", (SIZE, SIZE)).save("deep.png")
+    Path("no.png").write_bytes(b"no picture")
+    start, prompt = ("--from", sketch), ("gold", "--model", model)
+    for words, said in (
+        ((*prompt, "--from", "large.png"), ["--from large.png", "20 × 12", "16 × 16", "resize"]),
+        ((*prompt, *start, "--mask", "large.png"), ["--mask large.png", "20 × 12", "16 × 16"]),
+        ((*prompt, "--from", "no.png"), ["no.png", "cannot be read as a picture"]),
+        ((*prompt, "--from", "deep.png"), ["deep.png", "8 bits"]),
+        ((*prompt, "--from", "gone.png"), ["gone.png"]),
+        ((*prompt, *start, "--mask", "black.png"), ["nothing to draw", "white"]),
+        ((*prompt, "--mask", mask), ["--from"]),
+        ((*prompt, "--strength", 0.5), ["--from"]),
+        ((*prompt, *start, "--strength", 0), ["--strength", "0.01"]),
+        ((*prompt, *start, "--strength", "nan"), ["nan"]),
+        ((*prompt, *start, "--num-images", 10**15), ["GiB", "fit"]),
+        ((*prompt, "--blend", "bird", "fish"), ["--blend", "'gold'"]),
+        (("--blend", "bird"), ["--blend"]),
+    ):
+        message = refused(*words)
+        assert all(part in message for part in said), message

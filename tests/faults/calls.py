@@ -88,6 +88,15 @@ sample gold --output folder.png | folder.png
 sample gold --output /dev/null | .png
 sample gold --output /proc/x.png | x.png
 sample gold --output ../no/../x/y.png | y.png
+sample --again no.png | no.png
+sample --again file | file
+sample --prompts no | no
+sample --prompts file | file
+sample gold --from file | file
+sample gold --mask file | --from
+sample gold --strength 2 | 2
+sample gold --blend fish bird | gold
+sample --blend fish | --blend
 sample gold --model no | no
 sample gold --model file | file
 sample gold --model empty | empty
