@@ -8,27 +8,18 @@ A user's error ends in one line that names the value and the remedy, never in a 
 from __future__ import annotations
 
 import io
-import math
 import os
-import re
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 import minidiff
 from minidiff import shell
 from minidiff.endings import Ended, TrainingStopped, polite
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import Tensor
-
-    from minidiff.pipeline import Pipeline
 
 app = typer.Typer(
     add_completion=False,
@@ -41,7 +32,6 @@ Model = Annotated[
     str,
     typer.Option(help="a model that ships (glyph64), or the folder of a training run or a model"),
 ]
-ENDINGS = (".png", ".gif", ".npy")
 INTERRUPTED = 130  # the exit status that shells expect after Ctrl-C
 
 
@@ -105,12 +95,17 @@ def root(
 
 @app.command()
 def sample(
+    context: typer.Context,
     prompt: Annotated[
         list[str] | None,
         typer.Argument(
             help="what to draw, in English; quote a prompt of several words. It may name the part, "
             "too: 'dragon, water radical'. None for a model that was trained without text"
         ),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(metavar="<path>", help="a text file of more, one a line; - is standard input"),
     ] = None,
     num_images: Annotated[
         int, typer.Option(min=1, metavar="<int>", help="pictures of each prompt")
@@ -130,125 +125,109 @@ def sample(
     ] = "dpmpp_2m_sde",
     seed: Annotated[int, typer.Option(help="the same seed gives the same pictures")] = 0,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
+            metavar="<path>",
             help="file; its ending chooses: .png a grid, .gif the animation from noise to picture, "
-            ".npy the numbers, uint8 (prompts, images, H, W). Without it: a new PNG here",
+            ".npy the numbers, uint8 (prompts, images, H, W). A folder, or a name with a / at its "
+            "end: one PNG a picture. Without it: a new PNG here",
             show_default=False,
         ),
     ] = None,
     scale: Annotated[
-        int,
-        typer.Option(min=1, max=16, metavar="<int>", help="enlarge each pixel in a .png or .gif"),
-    ] = 2,
+        int | None,
+        typer.Option(
+            min=1,
+            max=16,
+            metavar="<int>",
+            help="enlarge each pixel in a .png or .gif",
+            show_default="2; 1 in a folder",
+        ),
+    ] = None,
+    from_picture: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="<path>",
+            help="a picture to start from, as large as those of the model, instead of noise",
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1,
+            metavar="<float>",
+            help="how much noise is laid over it: little only tidies it, 1 leaves nothing of it",
+            show_default="0.8; 1 with --mask",
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<path>",
+            help="a picture of the same size: where it is white, that of --from is drawn anew, "
+            "where it is black, it stays",
+        ),
+    ] = None,
+    blend: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="<str> <str>", help="two prompts; the pictures go from the first to the second"
+        ),
+    ] = None,
+    again: Annotated[
+        Path | None,
+        typer.Option(
+            help="draw this picture anew, from what its file says of how it was drawn; options "
+            "beside it win"
+        ),
+    ] = None,
     model: Model = "glyph64",
 ) -> None:
-    """Draw pictures of one or several prompts. Prints the file that they are in.
+    """Draw pictures of one or several prompts. Prints the files that they are in.
+
+    What they were drawn with stands in the files; in x.npy.json for x.npy.
 
     minidiff sample gold
 
     minidiff sample "dragon, water radical"
 
     minidiff sample fish "made of bamboo" --num-images 8 --output fish.gif
-    """
-    _check_output(output or Path("glyphs.png"))
-    from minidiff import plots
-    from minidiff.pipeline import load
-    from minidiff.samplers import SAMPLERS
 
-    if sampler not in SAMPLERS:
-        raise ValueError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
-    pipeline = load(model)
-    if (channels := pipeline.space.channels or pipeline.config.shape[0]) != 1:
-        raise ValueError(
-            f"this model draws pictures in {channels} channels, and only grey ones can be written: "
-            "draw in Python, minidiff.load(...)(...)"
-        )
-    prompt = _checked_prompts(prompt, negative_prompt, pipeline)
-    arguments: dict[str, Any] = {
-        "negative_prompt": negative_prompt,
-        "num_images_per_prompt": num_images,
+    minidiff sample --again gold.png --seed 1
+
+    minidiff sample fish --from sketch.png --strength 0.8
+    """
+    from minidiff import cli_sample
+
+    cli_sample.check_output("glyphs.png" if output is None else output)
+    texts = [*(prompt or []), *(cli_sample.read_prompts(prompts) if prompts else [])]
+    if blend and texts:
+        raise ValueError(f"--blend has its two prompts, and there are others: {texts[0]!r}")
+    asked: dict[str, Any] = {
+        "prompts": list(blend or texts),
+        "blend": blend is not None,
+        "num_images": num_images,
         "num_inference_steps": num_inference_steps,
         "guidance_scale": guidance_scale,
+        "negative_prompt": negative_prompt,
         "sampler": sampler,
         "seed": seed,
-        "progress": sys.stderr.isatty(),
+        "scale": scale or (1 if output and cli_sample.means_folder(output) else 2),
+        "number": None,
+        "from_picture": from_picture,
+        "strength": strength,
+        "mask": mask,
+        "model": model,
     }
-    ending = output.suffix.lower() if output else ".png"
-    payload: Any
-    if ending == ".gif":
-        steps = pipeline.steps(prompt, **arguments)
-        payload = plots.animation(_sheet(frame.images, prompt, scale) for frame in steps)
-    else:
-        images = pipeline(prompt, **arguments)
-        if ending == ".npy":
-            shape = (len(prompt), num_images, *images.shape[2:])
-            payload = plots.to_uint8(images).reshape(shape).numpy()
-        else:
-            payload = _sheet(images, prompt, scale)
-    path = output or _new_file(prompt[0])
-    plots.save_picture(path, payload)
-    print(path)
-
-
-def _checked_prompts(prompts: list[str] | None, negative: str, pipeline: Pipeline) -> list[str]:
-    """What to draw, if the model can: one without text needs no prompt, and can follow none."""
-    if pipeline.config.text_encoder is not None:
-        if not prompts:
-            raise ValueError("nothing to draw: give a prompt, for instance: minidiff sample gold")
-        return prompts
-    if any(text.strip() for text in [*(prompts or []), negative]):
-        raise ValueError("this model was trained without text: give no prompt")
-    return prompts or [""]
-
-
-def _check_output(path: Path) -> None:
-    """Refuse what could not be written before minutes are spent on drawing."""
-    if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f"--output {path}: the ending must be one of {', '.join(ENDINGS)}")
-    if path.is_dir():
-        raise ValueError(f"--output {path} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise ValueError(f"--output {path}: there is no folder {path.parent}; make it first")
-    import tempfile
-
-    try:  # the same name as when it is saved, so that one that is too long fails now
-        with tempfile.NamedTemporaryFile(prefix=f".{path.name}-", dir=path.parent):
-            pass
-    except OSError as error:
-        folder = path.parent.absolute()
-        raise ValueError(
-            f"cannot write {path.name} into {folder} ({error.strerror}): choose another --output"
-        ) from error
-
-
-def _new_file(prompt: str) -> Path:
-    """A name that does not exist yet, after the prompt."""
-    stem = re.sub(r"\W+", "-", prompt).strip("-")[:40] or "glyphs"
-    names = [f"{stem}.png", *(f"{stem}-{i}.png" for i in range(2, 10_000))]
-    return next(Path(name) for name in names if not Path(name).exists())
-
-
-def _sheet(images: Tensor, prompts: Sequence[str], scale: int) -> Image:
-    """The pictures of one prompt as a square; those of several in rows of their own, with headings.
-
-    images: (prompts × images, 1, H, W).
-    """
-    import torch
-
-    from minidiff import plots
-
-    count = len(images) // len(prompts)
-    if len(prompts) == 1:
-        return plots.grid(images, min(math.ceil(count**0.5), 16), scale)
-    rows = -(-count // 16)
-    columns = -(-count // rows)
-    each = images.unflatten(0, (len(prompts), count))
-    paper = each.new_ones(len(prompts), rows * columns - count, *images.shape[1:])
-    headings = [text for prompt in prompts for text in (prompt, *[""] * (rows - 1))]
-    return plots.grid(torch.cat([each, paper], 1).flatten(0, 1), columns, scale, headings)
+    sources = {name: context.get_parameter_source(name) for name in asked}
+    given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+    given |= {"prompts"} if prompt or blend else set()
+    for path in cli_sample.sample(asked, given, again, output, minidiff.__version__):
+        print(path)
 
 
 # ---------------------------------------------------------------------------------- train

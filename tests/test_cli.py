@@ -21,7 +21,7 @@ from PIL import Image
 
 import minidiff
 from helpers import MINILM, Result, awake, log_of, names, run_python
-from minidiff import cli, cli_train, evaluation, plots, shell
+from minidiff import cli, cli_sample, cli_train, evaluation, plots, shell
 from minidiff.model import ModelConfig, load_model, save_model
 from minidiff.pipeline import Pipeline
 from minidiff.samplers import SAMPLERS
@@ -185,7 +185,9 @@ def test_options_reach_the_pipeline(
 def test_every_prompt_has_rows_of_its_own(images: int, prompts: int, size: tuple[int, int]) -> None:
     # Prompt p is drawn in grey level p, so that its cells can be told apart.
     greys = torch.linspace(-1, 0, prompts).repeat_interleave(images)
-    sheet = cli._sheet(greys[:, None, None, None].expand(-1, 1, 16, 16), ["gold"] * prompts, 1)
+    sheet = cli_sample.sheet(
+        greys[:, None, None, None].expand(-1, 1, 16, 16), ["gold"] * prompts, 1
+    )
     columns, rows = size
     cell, line = 16 + plots.GAP, (sheet.height - plots.GAP) // rows
     assert sheet.width == columns * cell + plots.GAP
@@ -223,7 +225,7 @@ def test_without_output_a_new_file_is_named_after_the_prompt(
     ],
 )
 def test_names_of_new_files_are_harmless(here: Path, prompt: str, name: str) -> None:
-    assert cli._new_file(prompt) == Path(name)
+    assert cli_sample.new_file(cli_sample.stem_of([prompt])) == Path(name)
 
 
 def test_output_replaces_the_file_that_was_asked_for(run: Run, here: Path, plain: Path) -> None:

@@ -20,7 +20,7 @@ INDEX = (ROOT / "book" / "reference.md").read_text(encoding="utf-8")
 FIGURES = (ROOT / "book" / "reference_figures.md").read_text(encoding="utf-8")
 COMMANDS = (ROOT / "book" / "command_line.txt").read_text(encoding="utf-8")
 # Of the command line its own help is shown, and the package itself is a table.
-COMMAND = {"minidiff.__main__", "minidiff.cli", "minidiff.cli_train", "minidiff.shell"}
+COMMAND = {f"minidiff.{name}" for name in ("__main__", "cli", "cli_sample", "cli_train", "shell")}
 LEFT_OUT = {"minidiff"} | COMMAND
 
 

@@ -80,13 +80,23 @@ sample gold --output x.jpg | .png
 sample gold --output x.PNG.bak | .png
 sample gold --output .png | .png
 sample gold --output= | .png
-sample gold --output . | .png
+sample gold --output file/ | file
+sample gold --output no/no/ | no
 sample gold --output no/x.png | no
 sample gold --output file/x.png | file
 sample gold --output folder.png | folder.png
 sample gold --output /dev/null | .png
 sample gold --output /proc/x.png | x.png
 sample gold --output ../no/../x/y.png | y.png
+sample --again no.png | no.png
+sample --again file | file
+sample --prompts no | no
+sample --prompts file | file
+sample gold --from file | file
+sample gold --mask file | --from
+sample gold --strength 2 | 2
+sample gold --blend fish bird | gold
+sample --blend fish | --blend
 sample gold --model no | no
 sample gold --model file | file
 sample gold --model empty | empty
