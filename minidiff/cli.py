@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import minidiff
-from minidiff import shell
+from minidiff import cli_more, shell
 from minidiff.endings import Ended, TrainingStopped, polite
 
 if TYPE_CHECKING:
@@ -391,3 +391,7 @@ def evaluate(
         form = evaluation.FORMS["full" if full else "quick"]
         result = evaluation.evaluate(pipeline, form, seed, progress=sys.stderr.isatty())
     print(json.dumps(result, indent=2) if as_json else as_text(result))
+
+
+for more in (cli_more.copy,):
+    app.command()(more)
