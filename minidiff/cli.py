@@ -393,5 +393,5 @@ def evaluate(
     print(json.dumps(result, indent=2) if as_json else as_text(result))
 
 
-for more in (cli_more.copy,):
+for more in (cli_more.log, cli_more.copy):
     app.command()(more)

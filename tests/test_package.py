@@ -23,9 +23,9 @@ PACKAGE = ROOT / "minidiff"
 ORDER = [
     "schedules", "denoisers", "samplers", "unet", "toys", "inputs", "storage", "cache", "captions",
     "glyphs", "datasets", "encoder_files", "text", "texts", "networks", "spaces", "model",
-    "recipe", "endings", "run_folder", "shelf", "held_out", "batches", "resume", "devices",
-    "training", "pipeline", "recogniser", "metrics", "wanted", "evaluation", "report", "plots",
-    "figures", "copying", "curves", "shell", "cli_train", "cli_more", "cli",
+    "recipe", "endings", "run_folder", "run_log", "shelf", "held_out", "batches", "resume",
+    "devices", "training", "pipeline", "recogniser", "metrics", "wanted", "evaluation", "report",
+    "plots", "figures", "copying", "curves", "shell", "cli_train", "cli_more", "cli",
 ]  # fmt: skip
 
 
