@@ -298,6 +298,7 @@ def train(
             "remembers where it is"
         ),
     ] = None,
+    log_with: cli_more.LogWith = None,
 ) -> None:
     """Train a model; stop it with Ctrl-C and go on with --resume.
 
@@ -332,7 +333,8 @@ def train(
         shell.told_to_go_on("train", "--resume", "--output", shell.as_path(output), *own),
     ):
         dataset, held_out, prompts = pictures_of(config, data)
-        trainer = Trainer(config, dataset, output, held_out, SampleGrids(prompts), resume, source)
+        grids, told = SampleGrids(prompts), log_with or ()
+        trainer = Trainer(config, dataset, output, held_out, grids, resume, source, told)
         main = trainer.accelerator.is_main_process
         if trainer.finished and main:
             over = "--steps" if trainer.step_count >= config.steps else "--time-limit"

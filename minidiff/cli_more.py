@@ -10,6 +10,16 @@ from typing import Annotated
 
 import typer
 
+#: Of `minidiff train`, which leaves it to `minidiff.trackers`.
+LogWith = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="<tracker>",
+        help="tensorboard or wandb, beside log.jsonl; both stay on this machine (unless "
+        "WANDB_MODE=online); give it again with --resume",
+    ),
+]
+
 
 def copy(
     modules: Annotated[
@@ -64,8 +74,9 @@ def log(
     if output is not None and output.suffix.lower() != ".png":
         raise ValueError(f"--output {output}: the ending must be .png")
     from minidiff import curves, plots
+    from minidiff.run_log import read
 
-    for logs in curves.watched(*run) if follow else [[curves.read(each) for each in run]]:
+    for logs in curves.watched(*run) if follow else [[read(each) for each in run]]:
         if output is not None:
             plots.save_picture(output, curves.png(curves.figure(*logs)))
         if output is None or follow:

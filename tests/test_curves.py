@@ -277,17 +277,20 @@ def test_one_line_and_a_loss_that_stays(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------ as a figure
 
 
+def drawn(line: Any) -> Any:
+    return line.get_xdata().tolist(), line.get_ydata().tolist()
+
+
 def test_the_figure_shows_the_numbers(run: Path) -> None:
     losses, by_t, rates, speeds = curves.figure(run).axes
     log = run_log.read(run)
-    assert losses.lines[0].get_xydata().tolist() == [list(p) for p in zip(*log.series("loss"))]
-    assert losses.lines[2].get_ydata().tolist() == [x["mean"] for _, x in log.held_out]
-    newest, lowest = by_t.lines
-    assert newest.get_ydata().tolist() == [log.held_out[2][1][t] for t in T]
-    assert lowest.get_ydata().tolist() == [log.held_out[1][1][t] for t in T]
-    assert newest.get_xdata().tolist() == [int(t) for t in T]
-    assert rates.lines[0].get_ydata().tolist() == [1e-3] * 10
-    assert speeds.lines[0].get_ydata().tolist() == [64.0] * 10
+    assert drawn(losses.lines[0]) == log.series("loss")
+    assert drawn(losses.lines[2])[1] == [x["mean"] for _, x in log.held_out]
+    newest, lowest = map(drawn, by_t.lines)
+    assert newest == ([int(t) for t in T], [log.held_out[2][1][t] for t in T])
+    assert lowest[1] == [log.held_out[1][1][t] for t in T]
+    assert drawn(rates.lines[0])[1] == [1e-3] * 10
+    assert drawn(speeds.lines[0])[1] == [64.0] * 10
     assert "loss" in losses.get_title() and by_t.get_title() == "held-out loss by t"
 
 

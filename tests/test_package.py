@@ -24,8 +24,9 @@ ORDER = [
     "schedules", "denoisers", "samplers", "unet", "toys", "inputs", "storage", "cache", "captions",
     "glyphs", "datasets", "encoder_files", "text", "texts", "networks", "spaces", "model",
     "recipe", "endings", "run_folder", "run_log", "shelf", "held_out", "batches", "resume",
-    "devices", "training", "pipeline", "recogniser", "metrics", "wanted", "evaluation", "report",
-    "plots", "figures", "copying", "curves", "shell", "cli_train", "cli_more", "cli",
+    "devices", "trackers", "training", "pipeline", "recogniser", "metrics", "wanted",
+    "evaluation", "report", "plots", "figures", "copying", "curves", "shell",
+    "cli_train", "cli_more", "cli",
 ]  # fmt: skip
 
 
