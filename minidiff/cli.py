@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 import minidiff
-from minidiff import shell
+from minidiff import cli_more, shell
 from minidiff.endings import Ended, TrainingStopped, polite
 
 app = typer.Typer(
@@ -277,6 +277,7 @@ def train(
             "remembers where it is"
         ),
     ] = None,
+    log_with: cli_more.LogWith = None,
 ) -> None:
     """Train a model; stop it with Ctrl-C and go on with --resume.
 
@@ -313,7 +314,8 @@ def train(
         shell.told_to_go_on("train", "--resume", "--output", shell.as_path(output), *own),
     ):
         config, dataset, held_out, prompts = pictures_of(config, data, **reading)
-        trainer = Trainer(config, dataset, output, held_out, SampleGrids(prompts), resume, source)
+        grids, told = SampleGrids(prompts), log_with or ()
+        trainer = Trainer(config, dataset, output, held_out, grids, resume, source, told)
         main = trainer.accelerator.is_main_process
         if main and data is not None:
             print(f"minidiff: {dataset}", file=sys.stderr)
@@ -374,3 +376,7 @@ def evaluate(
         form = evaluation.FORMS["full" if full else "quick"]
         result = evaluation.evaluate(pipeline, form, seed, progress=sys.stderr.isatty())
     print(json.dumps(result, indent=2) if as_json else as_text(result))
+
+
+for more in (cli_more.log, cli_more.copy):
+    app.command()(more)

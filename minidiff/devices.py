@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,8 +39,13 @@ SHARDED = (
 )  # fmt: skip
 
 
-def accelerator() -> Accelerator:
-    """One that the environment can only tell which devices and processes there are."""
+def accelerator(log_with: Sequence[str] = (), folder: Path | None = None) -> Accelerator:
+    """One that the environment can only tell which devices and processes there are.
+
+    Args:
+        log_with: names of trackers, see `minidiff.trackers`.
+        folder: where tensorboard finds them; wandb has a folder of its own.
+    """
     from accelerate import Accelerator
     from accelerate.utils import GradientAccumulationPlugin, parse_flag_from_env
 
@@ -51,7 +57,11 @@ def accelerator() -> Accelerator:
             )
     once = GradientAccumulationPlugin(num_steps=1)
     made = Accelerator(
-        mixed_precision=precision(), gradient_accumulation_plugin=once, dynamo_backend="no"
+        mixed_precision=precision(),
+        gradient_accumulation_plugin=once,
+        dynamo_backend="no",
+        log_with=list(log_with) or None,
+        project_dir=folder,
     )
     # torchrun does not say to accelerate that they shall share a CPU.
     if int(os.environ.get("WORLD_SIZE", "1")) > made.num_processes:

@@ -17,7 +17,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from minidiff.inputs import as_path
 from minidiff.model import save_model
 from minidiff.recipe import TrainingConfig
 from minidiff.resume import Beginning, checkpoint
+from minidiff.trackers import checked, track, tracked
 
 
 class Trainer:
@@ -63,6 +64,7 @@ class Trainer:
         start: folder of an earlier model whose (averaged) weights a new run begins with, see
             `minidiff.shelf.find_model`. What that model has been through is kept in the record,
             as its "stages".
+        log_with: names of trackers that are told of what is logged, too: see `minidiff.trackers`.
 
     Raises:
         FileExistsError: if the folder holds a run and `resume` is False.
@@ -93,6 +95,7 @@ class Trainer:
         callback: Callable[[Trainer], None] | None = None,
         resume: bool = False,
         start: str | Path | None = None,
+        log_with: Sequence[str] = (),
     ) -> None:
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be a function of the trainer or None, got {callback!r}")
@@ -104,7 +107,7 @@ class Trainer:
                 check_dataset(config, pictures)
         check_names(config, dataset)
         with usual_torch(), polite():
-            self.accelerator = accelerator()
+            self.accelerator = accelerator(checked(log_with), self.folder / "tensorboard")
             self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
             if config.batch_size % self.accelerator.num_processes:
                 raise ValueError(
@@ -207,7 +210,8 @@ class Trainer:
             if not self._begun:
                 run_folder.check_new(self.folder)  # since the trainer was made
             try:
-                self._train()
+                with tracked(self.accelerator, self.folder, self.config.to_dict(), self.step_count):
+                    self._train()
             except (KeyboardInterrupt, Ended) as end:
                 number = end.signal if isinstance(end, Ended) else signal.SIGINT
                 with uninterrupted() as again:
@@ -306,6 +310,7 @@ class Trainer:
     def _write(self, entry: dict[str, Any]) -> None:
         if self.is_main:
             run_folder.write_log(self.folder, self.step_count, entry)
+            track(self.accelerator, self.step_count, entry)
 
     def held_out_loss(self) -> dict[str, float]:
         """Loss of the averaged weights on held-out pictures, see `minidiff.held_out`."""

@@ -20,7 +20,10 @@ INDEX = (ROOT / "book" / "reference.md").read_text(encoding="utf-8")
 FIGURES = (ROOT / "book" / "reference_figures.md").read_text(encoding="utf-8")
 COMMANDS = (ROOT / "book" / "command_line.txt").read_text(encoding="utf-8")
 # Of the command line its own help is shown, and the package itself is a table.
-COMMAND = {f"minidiff.{name}" for name in ("__main__", "cli", "cli_sample", "cli_train", "shell")}
+COMMAND = {
+    f"minidiff.{name}"
+    for name in ("__main__", "cli", "cli_more", "cli_sample", "cli_train", "shell")
+}
 LEFT_OUT = {"minidiff"} | COMMAND
 
 
@@ -104,7 +107,7 @@ def test_the_table_is_what_the_package_offers() -> None:
 
 def test_the_command_line_is_as_help_says() -> None:
     said = []
-    for words in ((), ("sample",), ("train",), ("evaluate",)):
+    for words in ((), ("sample",), ("train",), ("evaluate",), ("log",), ("copy",)):
         result = CliRunner().invoke(app, [*words, "--help"], prog_name="minidiff")
         assert result.exit_code == 0
         said += ["$", "minidiff", *words, "--help", *result.stdout.split()]
