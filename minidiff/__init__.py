@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minidiff.datasets import ImageFolder
+    from minidiff.datasets import ImageFolder, Wrapped
     from minidiff.glyphs import GlyphDataset
     from minidiff.pipeline import Pipeline, load
     from minidiff.recipe import TrainingConfig
@@ -33,6 +33,7 @@ _HOME = {
     "TrainingConfig": "recipe",
     "UNet": "unet",
     "UNetConfig": "unet",
+    "Wrapped": "datasets",
     "load": "pipeline",
     "make_schedule": "schedules",
     "pretrained": "shelf",
@@ -46,6 +47,7 @@ __all__ = [
     "TrainingConfig",
     "UNet",
     "UNetConfig",
+    "Wrapped",
     "load",
     "make_schedule",
     "pretrained",

@@ -273,10 +273,20 @@ def train(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="own pictures: a folder with metadata.csv (columns file_name,text); the run "
-            "remembers where it is"
+            help="own pictures: a folder with metadata.csv or .jsonl (file_name, text), with a "
+            "folder for each text, or with texts for file names; the run remembers where it is"
         ),
     ] = None,
+    paper: Annotated[
+        str | None,
+        typer.Option(help="of own pictures: a colour for what is transparent or beside them"),
+    ] = None,
+    caption_column: Annotated[
+        str | None, typer.Option(help="of own pictures: the table's column of texts, if not text")
+    ] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="leave out own pictures that cannot be read")
+    ] = False,
     log_with: cli_more.LogWith = None,
 ) -> None:
     """Train a model; stop it with Ctrl-C and go on with --resume.
@@ -306,7 +316,10 @@ def train(
     running = output if resume else None
     config = config_of(recipe, running, overrides, source)
     reading = how_to_read(config, recipe, running, source)
+    options = {"paper": paper, "caption_column": caption_column, "skip_unreadable": skip_unreadable}
+    reading |= {name: value for name, value in options.items() if value}
     own = ["--data", shell.as_path(data)] if data else []
+    own += [word for name in log_with or () for word in ("--log-with", name)]
     if resume and data is None:
         data = remembered(output)
     with (
@@ -378,5 +391,5 @@ def evaluate(
     print(json.dumps(result, indent=2) if as_json else as_text(result))
 
 
-for more in (cli_more.log, cli_more.copy):
+for more in (cli_more.log, cli_more.copy, cli_more.push):
     app.command()(more)

@@ -1,4 +1,4 @@
-"""The command line, continued: `minidiff copy` and `minidiff log`."""
+"""The command line, continued: `minidiff copy`, `minidiff log` and `minidiff push`."""
 
 from __future__ import annotations
 
@@ -83,6 +83,34 @@ def log(
             _show(curves.text(*logs, width=min(shutil.get_terminal_size().columns, 100)), follow)
     if output is not None:
         typer.echo(output)
+
+
+def push(
+    model: Annotated[
+        str, typer.Argument(help="a model that ships, or the folder of a run or model")
+    ],
+    name: Annotated[str, typer.Argument(help="owner/model; made on the Hub if there is none")],
+    private: Annotated[
+        bool, typer.Option("--private", help="only its owner may see one that is made")
+    ] = False,
+    show_card: Annotated[
+        bool, typer.Option("--show-card", help="print the card that would go with it; send nothing")
+    ] = False,
+) -> None:
+    """Give a model to others: its weights, its config and a card, on the Hugging Face Hub.
+
+    Others then draw with minidiff.load("owner/model"). Log in before with `hf auth login`.
+
+    minidiff push runs/mine ann/icons --private
+    """
+    from minidiff import hub
+    from minidiff.shelf import find_model
+
+    folder = find_model(model)
+    if show_card:
+        typer.echo(hub.card(folder).replace("{name}", name))
+    else:
+        typer.echo(hub.push(folder, name, private))
 
 
 def _show(text: str, follow: bool) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from minidiff.pipeline import Frames, Pipeline
+    from minidiff.frames import Frames
+    from minidiff.pipeline import Pipeline
     from minidiff.provenance import Provenance
 
 ENDINGS = (".png", ".gif", ".npy")
@@ -49,10 +50,10 @@ def sample(
     if values["from_picture"] is None and (values["mask"] or values["strength"]):
         raise ValueError("--mask and --strength are of a picture: give it with --from")
     pipeline, weights = open_model(values["model"], wanted, "model" in given)
-    if (channels := pipeline.space.channels or pipeline.config.shape[0]) != 1:
+    if channels_of(pipeline) not in (1, 3):
         raise ValueError(
-            f"this model draws pictures in {channels} channels, and only grey ones can be written: "
-            "draw in Python, minidiff.load(...)(...)"
+            f"this model draws pictures in {channels_of(pipeline)} channels, and only grey (1) and "
+            "colour (3) can be written: draw in Python, minidiff.load(...)(...)"
         )
     values["prompts"] = checked_prompts(values["prompts"], values["negative_prompt"], pipeline)
     picture, values["from_sha256"] = read_picture("from_picture", values, given, noted, pipeline)
@@ -94,12 +95,17 @@ def read_prompts(name: str) -> list[str]:
 
 def settled(asked: dict[str, Any], given: set[str], again: Provenance | None) -> dict[str, Any]:
     """What is asked for; where nothing was `given`, as the picture was drawn that comes `again`."""
+    from minidiff import hub
+
     noted = {} if again is None else dataclasses.asdict(again)
     noted = {name: noted[name] for name in noted.keys() & asked.keys() - given}
     for name, value in noted.items():
         # Whose picture it is decides which machine Windows would log in to.
         if name in PLACES and str(value).replace("\\", "/").startswith("//"):
             raise ValueError(f"the picture names {value!r}, on a network: give {PLACES[name]} too")
+        # Nor does a picture decide what is downloaded.
+        if name == "model" and hub.is_name(value) and not Path(value).is_dir():
+            raise ValueError(f"the picture names {value!r}, which is not here: give --model too")
     values = {**asked, **noted}
     if {"num_images", "blend"} & given:
         values["number"] = None  # one of so many pictures it was among others
@@ -183,8 +189,15 @@ def read_picture(
     except Exception as error:  # whatever Pillow runs into
         raise ValueError(f"{said} cannot be read as a picture ({error}): save it as PNG") from error
     paper = Image.new("RGBA", picture.size, "white")
-    grey = np.array(Image.alpha_composite(paper, picture).convert("L"))
-    return checked_size(said, torch.from_numpy(grey)[None], pipeline), found
+    mode = "L" if name == "mask" or channels_of(pipeline) == 1 else "RGB"
+    pixels = torch.from_numpy(np.array(Image.alpha_composite(paper, picture).convert(mode)))
+    planes = pixels[None] if mode == "L" else pixels.movedim(2, 0)
+    return checked_size(said, planes, pipeline), found
+
+
+def channels_of(pipeline: Pipeline) -> int:
+    """Channels of the pictures that it draws."""
+    return int(pipeline.space.channels or pipeline.config.shape[0])
 
 
 def checked_prompts(prompts: Sequence[str], negative: str, pipeline: Pipeline) -> list[str]:
@@ -334,7 +347,7 @@ def payload(artist: Artist, made: Provenance, ending: str) -> Any:
         return plots.animation(page(frame.images, made) for frame in artist.frames(made))
     images = artist.images(made)
     if ending == ".npy":
-        return plots.to_uint8(chosen(images, made)).squeeze(2).numpy()
+        return plots.to_uint8(chosen(images, made)).movedim(2, -1).squeeze(-1).numpy()
     return page(images, made)
 
 
@@ -365,7 +378,7 @@ def page(images: Tensor, made: Provenance) -> Image:
 def sheet(images: Tensor, prompts: Sequence[str], scale: int) -> Image:
     """The pictures of one prompt as a square; those of several in rows of their own, with headings.
 
-    images: (prompts × images, 1, H, W).
+    images: (prompts × images, C, H, W).
     """
     import torch
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from minidiff.denoisers import Denoiser, Guided, Prediction
-from minidiff.pipeline import BATCH, Frames, Pipeline
+from minidiff.frames import Frames
+from minidiff.pipeline import BATCH, Pipeline
 from minidiff.samplers import SAMPLERS, StepRule, sample_steps, seeded_generator, standard_normal
 from minidiff.schedules import Schedule, whole_number
 
@@ -101,7 +102,7 @@ def steps(
         raise ValueError(f"a blend is of two prompts, got {len(texts)}: {texts!r}")
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
-    pipeline._check_memory(count if blend else count * len(texts))
+    pipeline.check_memory(count if blend else count * len(texts))
 
     numbers = [0] * count if blend else [i for _ in texts for i in range(count)]
     sources = [seeded_generator(seed, i) for i in numbers]

@@ -80,7 +80,7 @@ def _cached(repository: str, revision: str) -> Path | None:
 def _downloaded(repository: str, revision: str) -> Path:
     from huggingface_hub import HfApi, hf_hub_download
 
-    info = HfApi().model_info(repository, revision=revision or None)
+    info = HfApi().model_info(repository, revision=revision or None, timeout=60)
     commit, files = str(info.sha), {file.rfilename for file in info.siblings or ()}
     where = f"{repository} (revision {commit[:12]})"
     if not files.issuperset(FILES):

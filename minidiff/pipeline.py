@@ -182,7 +182,7 @@ class Pipeline:
             raise ValueError(f"num_images_per_prompt must be at least 1, got {images}")
         steps = whole_number("num_inference_steps", num_inference_steps)
         seed, total = whole_number("seed", seed), len(prompts) * images
-        self._check_memory(total)
+        self.check_memory(total)
         generators = samplers.checked_generators(generator, total)
         if generators is None:
             seeds = [(seed, i) for _ in prompts for i in range(images)]
@@ -300,7 +300,8 @@ class Pipeline:
             if notice := self.text_encoder.overlong(prompt):
                 warn(notice)
 
-    def _check_memory(self, images: int) -> None:
+    def check_memory(self, images: int) -> None:
+        """Raise ValueError if so many pictures would not fit into memory at once."""
         import psutil
 
         text = self.config.max_tokens * (describe(self.config.network).text_dim or 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minidiff import hub
-from minidiff.inputs import as_path, is_folder, warn_of_namesake
+from minidiff.inputs import Size, as_path, is_folder, sides, warn_of_namesake
 from minidiff.run_folder import latest_checkpoint
 from minidiff.storage import read_info
 
@@ -22,14 +22,14 @@ class ModelCard:
     """A model that ships with the package."""
 
     name: str
-    image_size: int
+    image_size: Size
     parameters: int
     megabytes: float
     quality: dict[str, Any]  #: measured figures, see the record in its config.json
 
     def __str__(self) -> str:
         figures = ", ".join(f"{key} {value}" for key, value in self.quality.items())
-        size = f"{self.image_size} × {self.image_size}"
+        size = " × ".join(map(str, sides(self.image_size)))
         return (
             f"{self.name}: {size}, {self.parameters / 1e6:.2f} M parameters, "
             f"{self.megabytes:.1f} MB; {figures or 'not measured yet'}"

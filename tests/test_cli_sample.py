@@ -501,3 +501,37 @@ def test_pictures_that_cannot_be_started_from(model: Path, sketch: Path, mask: P
     ):
         message = refused(*words)
         assert all(part in message for part in said), message
+
+
+# ---------------------------------------------------------------------------- colour, the Hub
+
+
+def test_colour_goes_into_every_kind_of_file(here: Path) -> None:
+    shape = UNetConfig(in_channels=3, channels=(32,), attention=(False,), text_dim=None)
+    save_model(Path("colour"), awake(shape, 0), ModelConfig(shape, (8, 16)))
+    for ending in ("png", "gif", "npy"):
+        name = f"x.{ending}"
+        ran("--model", "colour", "--num-images", 2, "--scale", 1, "--output", name)
+    images = np.load("x.npy")
+    assert images.shape == (1, 2, 8, 16, 3) and images.dtype == np.uint8
+    with Image.open("x.png") as sheet:
+        assert sheet.mode == "RGB"
+        assert any(np.ptp(np.asarray(sheet).astype(int), axis=2).ravel() > 9)
+    ran("--model", "colour", "--num-images", 2, "--output", "each/")
+    with Image.open(sorted(Path("each").glob("*.png"))[0]) as single:
+        assert (np.asarray(single) == images[0, 0]).all()
+        single.save("start.png")
+    ran("--model", "colour", "--from", "start.png", "--strength", 0.1, "--output", "y.npy")
+    again = np.load("y.npy")[0, 0]
+    assert again.shape == (8, 16, 3)
+
+
+def test_a_picture_does_not_decide_what_is_downloaded(here: Path, model: Path) -> None:
+    ran("gold", "--model", model, "--output", "x.npy")
+    side = Path("x.npy.json")
+    noted = json.loads(side.read_text("utf-8"))
+    side.write_text(json.dumps({**noted, "model": "ann/digits"}), "utf-8")
+    result = run("--again", "x.npy", "--output", "y.npy")
+    assert result.status and "names 'ann/digits', which is not here: give --model too" in result.err
+    ran("--again", "x.npy", "--output", "y.npy", "--model", model)
+    assert (np.load("x.npy") == np.load("y.npy")).all()

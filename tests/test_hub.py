@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from faults.calls import command_line
 from helpers import printed_by
 from minidiff import hub
 from minidiff.model import ModelConfig, save_model
@@ -103,7 +104,8 @@ def loaded(name: str, folder: Path, online: Hub, **places: str) -> Any:
     )
     home = {"HF_ENDPOINT": online.address, "HF_HOME": str(folder), "HF_HUB_DISABLE_XET": "1"}
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "0"}
-    return json.loads(printed_by(code, folder, **{**home, **quiet, **places}))
+    patient = {"HF_HUB_ETAG_TIMEOUT": "120", "HF_HUB_DOWNLOAD_TIMEOUT": "120"}
+    return json.loads(printed_by(code, folder, **{**home, **quiet, **patient, **places}))
 
 
 def files_of(model: Path) -> dict[str, bytes]:
@@ -220,3 +222,15 @@ def test_a_push_is_one_commit_of_the_files_and_a_card(
     hub.push(model, "ann/digits", private=True)  # a card that somebody has written stays
     assert set(done[1][1]) == set(hub.FILES)
     assert read_info(model)["record"]["device"] == "cpu"
+
+
+def test_the_command_shows_the_card_and_sends_nothing(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "push", lambda *_: pytest.fail("it was sent"))
+    result = command_line(["push", str(model), "ann/digits", "--show-card"])
+    assert result.status == 0 and 'minidiff.load("ann/digits")' in result.out
+    monkeypatch.undo()
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    result = command_line(["push", str(model), "ann/digits"])
+    assert result.status and "hf auth login" in result.err and "Traceback" not in result.err
