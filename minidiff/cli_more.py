@@ -97,9 +97,10 @@ def push(
         bool, typer.Option("--show-card", help="print the card that would go with it; send nothing")
     ] = False,
 ) -> None:
-    """Give a model to others: its weights, its config and a card, on the Hugging Face Hub.
+    """Give a model to others on the Hugging Face Hub.
 
-    Others then draw with minidiff.load("owner/model"). Log in before with `hf auth login`.
+    It takes its weights, its config and a card; others then draw with minidiff.load("owner/model").
+    Log in before with `hf auth login`.
 
     minidiff push runs/mine ann/icons --private
     """

@@ -317,7 +317,9 @@ def test_shipped_model_carries_its_figures() -> None:
     assert figures["samples"] == dataclasses.asdict(FORMS["full"])
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert as_text(figures) in card, "the card shows other figures than the record has"
-    assert f"{figures['prompts']['mean']:.0%}" in str(pretrained()[0])
+    shown = record["quality"]["20 words shown"]
+    assert float(shown.removesuffix(" %")) == pytest.approx(100 * figures["prompts"]["mean"], abs=1)
+    assert f"20 words shown {shown}" in str(pretrained()[0])
 
 
 def test_shipped_model_draws_what_is_asked_for() -> None:
