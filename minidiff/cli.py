@@ -317,7 +317,10 @@ def train(
     config = config_of(recipe, running, overrides, source)
     reading = how_to_read(config, recipe, running, source)
     options = {"paper": paper, "caption_column": caption_column, "skip_unreadable": skip_unreadable}
-    reading |= {name: value for name, value in options.items() if value}
+    given = {name: value for name, value in options.items() if value}
+    if given and data is None and not resume:
+        raise ValueError(f"--{min(given).replace('_', '-')} is of own pictures: give --data")
+    reading |= given
     own = ["--data", shell.as_path(data)] if data else []
     own += [word for name in log_with or () for word in ("--log-with", name)]
     if resume and data is None:

@@ -71,6 +71,7 @@ def sample(
         yield from one_file_a_picture(artist, made, Path(output))
 
 
+LARGEST = 64 << 20  # bytes of a picture to start from, or of a mask
 # Fields of a `Provenance` that are paths, and their options.
 PLACES = {"model": "--model", "from_picture": "--from", "mask": "--mask"}
 
@@ -101,7 +102,8 @@ def settled(asked: dict[str, Any], given: set[str], again: Provenance | None) ->
     noted = {name: noted[name] for name in noted.keys() & asked.keys() - given}
     for name, value in noted.items():
         # Whose picture it is decides which machine Windows would log in to.
-        if name in PLACES and str(value).replace("\\", "/").startswith("//"):
+        place = str(value).replace("\\", "/")
+        if name in PLACES and place.startswith(("//", "/??/")):
             raise ValueError(f"the picture names {value!r}, on a network: give {PLACES[name]} too")
         # Nor does a picture decide what is downloaded.
         if name == "model" and hub.is_name(value) and not Path(value).is_dir():
@@ -166,14 +168,20 @@ def read_picture(
 
     import numpy as np
     import torch
-    from PIL import Image
 
     from minidiff.editing import checked_size
+    from minidiff.pictures import as_colour, flat, opened, reason_of
 
     if values[name] is None:
         return None, None
     said = f"{PLACES[name]} {values[name]}"
-    data = Path(values[name]).read_bytes()
+    path = Path(values[name])
+    if path.exists() and not path.is_file():  # a device or a pipe may never end
+        raise ValueError(f"{said} is no file: give a picture")
+    with path.open("rb") as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ValueError(f"{said} has more than {LARGEST >> 20} MB: resize it to what is drawn")
     found = hashlib.sha256(data).hexdigest()
     wanted = None if noted is None or name in given else getattr(noted, f"{name[:4]}_sha256")
     if wanted not in (None, found):
@@ -182,15 +190,14 @@ def read_picture(
             f"that file with {PLACES[name]}"
         )
     try:
-        with Image.open(io.BytesIO(data)) as file:
-            if file.mode[0] in "IF":
-                raise ValueError("it has more than 8 bits a pixel")
-            picture = file.convert("RGBA")
+        picture = opened(io.BytesIO(data))
+        if picture.mode[0] in "IF":
+            raise ValueError("it has more than 8 bits a pixel")
+        mode = "L" if name == "mask" or channels_of(pipeline) == 1 else "RGB"
+        pixels = torch.from_numpy(np.array(flat(picture, as_colour("white")).convert(mode)))
     except Exception as error:  # whatever Pillow runs into
-        raise ValueError(f"{said} cannot be read as a picture ({error}): save it as PNG") from error
-    paper = Image.new("RGBA", picture.size, "white")
-    mode = "L" if name == "mask" or channels_of(pipeline) == 1 else "RGB"
-    pixels = torch.from_numpy(np.array(Image.alpha_composite(paper, picture).convert(mode)))
+        reason = reason_of(error)
+        raise ValueError(f"{said} cannot be read as a picture ({reason}): save as PNG") from error
     planes = pixels[None] if mode == "L" else pixels.movedim(2, 0)
     return checked_size(said, planes, pipeline), found
 

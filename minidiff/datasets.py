@@ -89,7 +89,8 @@ class _Own(Pictures):
             error = _error_of(load, first)
             said = f"{lost:,} of {total:,} pictures cannot be read"
             if not read or not self._skip:
-                advice = "(skip_unreadable=True leaves them out)" if read else "(none is left)"
+                leave = "skip_unreadable=True, --skip-unreadable"
+                advice = f"({leave} leaves them out)" if read else "(none is left)"
                 raise type(error)(f"{said} {advice}, first {error}") from error
             warn(f"{said} and are left out, first {error}")
         if blank := found["blank"].nonzero()[:, 0].tolist():
@@ -173,6 +174,8 @@ class ImageFolder(_Own):
 
         told = [*sides(self.size), channels, self._paper]
         found = _kept(_name_of_files(root, rows, told), lambda: _read_all(len(rows), load))
+        if _can_be_read_now(found, load):
+            found = _read_all(len(rows), load)
         self._take(found, len(rows), lambda i: f"{rows[i].file_name!r} ({rows[i].where})", load)
         rows = [rows[i] for i in self._read]
         self.file_names = [row.file_name for row in rows]
@@ -289,6 +292,15 @@ def _error_of(load: Load, i: int) -> Exception:
     except (FileNotFoundError, ValueError) as error:
         return error
     return ValueError(f"number {i}, which now can: start again")
+
+
+def _can_be_read_now(found: Tensors, load: Load) -> bool:
+    """Whether the first picture that could not be read, when they were kept, can be."""
+    lost = (~found["read"]).nonzero()[:, 0].tolist()
+    try:
+        return bool(lost) and load(lost[0]) is not None
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _kept(name: str | None, make: Callable[[], Tensors]) -> Tensors:

@@ -10,13 +10,18 @@ of a branch or of none the newest is asked for, and the cached one taken where t
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
+from typing import Any
 
-from minidiff.storage import FORMAT, CheckpointError, read_info
+from minidiff.encoder_files import ENCODERS
+from minidiff.inputs import sides, warn
+from minidiff.storage import FORMAT, CheckpointError, info_hash, read_info, read_tensors
 
 FILES = ("config.json", "model.safetensors")
+SENT = ("format", "version", "model", "record")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -34,16 +39,21 @@ def fetch(name: str) -> Path:
 
     Raises:
         FileNotFoundError: if there is no such model or revision, or it cannot be reached.
-        CheckpointError: for a repository that holds no model of ours; nothing more than its
-            config.json was downloaded then.
+        CheckpointError: for a repository that holds no model of ours, or one that reads texts with
+            an encoder of its own; nothing more than its config.json was downloaded then.
+
+    Warns:
+        UserWarning: when the Hub is asked, for that may have been a slip in the path of a folder.
     """
     from huggingface_hub import errors
 
     repository, _, revision = name.partition("@")
     pinned = re.fullmatch(r"[0-9a-f]{40}", revision) is not None
     try:
-        folder = _cached(repository, revision) if pinned else None
-        return folder or _downloaded(repository, revision)
+        if pinned and (folder := _cached(repository, revision)):
+            return folder
+        warn(f"there is no folder {name} here: the Hugging Face Hub is asked for {repository}")
+        return _downloaded(repository, revision)
     except CheckpointError:
         raise
     except errors.RevisionNotFoundError as error:
@@ -94,13 +104,20 @@ def _downloaded(repository: str, revision: str) -> Path:
         )
     config = Path(hf_hub_download(repository, "config.json", revision=revision or None))
     try:
-        kind = json.loads(config.read_text("utf-8"))["format"]
-    except (ValueError, TypeError, KeyError):
-        kind = None
+        info = json.loads(config.read_text("utf-8"))
+        kind, encoder = info["format"], info["model"].get("text_encoder")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        kind = encoder = None
     if kind != FORMAT:
         raise CheckpointError(
             f"{where} is a model of another library: its config.json does not say "
             f"format = {FORMAT!r}. Its weights were not downloaded"
+        )
+    if encoder is not None and encoder not in ENCODERS:
+        raise CheckpointError(
+            f"{where} reads texts with {encoder!r}, which nobody here has asked for: only "
+            f"{' and '.join(ENCODERS)} are taken from a model of the Hub. Its weights were not "
+            "downloaded"
         )
     hf_hub_download(repository, "model.safetensors", revision=config.parent.name)
     return config.parent
@@ -115,7 +132,7 @@ def card(folder: Path) -> str:
     lines = [
         "---", "library_name: minidiff", f"pipeline_tag: {task}",
         "tags: [diffusion, safetensors]", "---", "", "# {name}", "",
-        f"A diffusion model of {model['image_size']} × {model['image_size']} pixels"
+        f"A diffusion model of {' × '.join(map(str, sides(model['image_size'])))} pixels"
         + (f", told by texts ({model['text_encoder']})." if text else ", without text."), "",
         "```python", "import minidiff", "", 'pipeline = minidiff.load("{name}")',
         f"images = pipeline({json.dumps('a text' if text else '')}, num_images_per_prompt=16)",
@@ -142,10 +159,25 @@ def card(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def public(info: dict[str, Any]) -> bytes:
+    """config.json as others get it: no paths of this machine, no words of the captions."""
+    shown = {n: v for n, v in copy.deepcopy(info).items() if n in SENT}
+    record = shown.setdefault("record", {})
+    record.pop("words", None)
+    for stage in (record, *record.get("stages", ())):
+        if isinstance(stage.get("data"), dict):
+            stage["data"] = {**stage["data"], "path": None}
+        stage.pop("words", None)
+    shown["files"] = {name: info["files"][name] for name in FILES[1:]}
+    shown["sha256"] = info_hash(shown)
+    return json.dumps(shown, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
 def push(folder: Path, name: str, private: bool = False) -> str:
     """Give a model to others: its two files and a card, as one commit.
 
-    A README.md that the repository has already stays as it is.
+    A README.md that the repository has already stays as it is. What the record says of folders of
+    this machine and of words in the captions is left out.
 
     Args:
         folder: of the model, see `minidiff.shelf.find_model`.
@@ -157,14 +189,22 @@ def push(folder: Path, name: str, private: bool = False) -> str:
 
     Raises:
         CheckpointError: for a folder that is no whole, unaltered model.
+        ConnectionError: where the Hub cannot be reached, or says no for another reason.
         PermissionError: where nobody is logged in, or may not write there.
-        ValueError: for what is no name.
+        ValueError: for what is no name, and for a model whose text encoder others do not have.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, errors, get_token
 
     if not is_name(name) or "@" in name:
         raise ValueError(f"{name!r} is no name on the Hub: give owner/model")
-    files = {file: (folder / file).read_bytes() for file in FILES}
+    info = read_info(folder)
+    read_tensors(folder, "model.safetensors", info)  # as they were saved, or nothing is sent
+    if info["model"].get("text_encoder") not in (None, *ENCODERS):
+        raise ValueError(
+            f"{folder} reads texts with {info['model']['text_encoder']!r}, which others do not "
+            f"have: only models with {' or '.join(ENCODERS)}, or without text, can be given away"
+        )
+    files = {FILES[0]: public(info), FILES[1]: (folder / FILES[1]).read_bytes()}
     text = card(folder).replace("{name}", name)
     if get_token() is None:
         raise PermissionError(
@@ -178,8 +218,15 @@ def push(folder: Path, name: str, private: bool = False) -> str:
         adds = [CommitOperationAdd(place, content) for place, content in files.items()]
         done = api.create_commit(name, adds, commit_message="Model and card by minidiff")
     except errors.HfHubHTTPError as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status not in (401, 403):
+            raise ConnectionError(f"{name} could not be written: {_first_line(error)}") from error
         raise PermissionError(
             f"{name} could not be written ({_first_line(error)}): log in as its owner with "
             "`hf auth login`, with a token that may write"
+        ) from error
+    except Exception as error:  # of requests or httpx, as the Hub's library is older or newer
+        raise ConnectionError(
+            f"the Hub could not be reached ({_first_line(error)}): nothing was sent"
         ) from error
     return str(done.commit_url)

@@ -103,8 +103,8 @@ def _words(name: str) -> str:
 
 
 def _unnumbered(stem: str) -> str:
-    """red_car-012, red_car.12, red_car (12) -> red_car; nothing of a number alone."""
-    return re.sub(r"[\s_.-]*(\d+|\(\d+\))$", "", stem)
+    """red_car-012, red_car.12, red_car (12) -> red_car; co2 stays; nothing of a number alone."""
+    return re.sub(r"(^|[\s_.-]+)\d+$|\s*\(\d+\)$", "", stem)
 
 
 # ------------------------------------------------------------------------------------ tables

@@ -88,7 +88,7 @@ def write_folder(folder: str | Path, files: dict[str, Tensors], info: dict[str, 
             hashes[name] = hashlib.sha256(payload).hexdigest()
             _write_through(part / name, payload)
         info = {"format": FORMAT, "version": VERSION, **info, "files": hashes}
-        info["sha256"] = _info_hash(info)
+        info["sha256"] = info_hash(info)
         text = json.dumps(info, indent=2, ensure_ascii=False)
         # A path that is not UTF-8 has lone surrogates: "\\udce9" means the same to JSON.
         _write_through(part / "config.json", text.encode("utf-8", "backslashreplace"))
@@ -173,7 +173,7 @@ def remove_parts(parent: Path, name: str) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _info_hash(info: dict[str, Any]) -> str:
+def info_hash(info: dict[str, Any]) -> str:
     """SHA-256 of the values in config.json, however they are laid out there."""
     values = {key: value for key, value in info.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode("utf-8")).hexdigest()
@@ -214,7 +214,7 @@ def read_info(folder: str | Path) -> dict[str, Any]:
             f"{folder} has checkpoint version {info.get('version')!r}, this minidiff reads "
             f"{' and '.join(map(str, READ))}: install a matching minidiff"
         )
-    if info.get("sha256") != _info_hash(info):
+    if info.get("sha256") != info_hash(info):
         raise CheckpointError(
             f"{path} is not what was saved (its SHA-256 differs): it was damaged or edited; copy "
             "it again or use another checkpoint"

@@ -106,7 +106,7 @@ def main() -> None:
             with (folder / name).open("wb") as file:
                 file.write(payload)
             info["files"][name] = hashlib.sha256(payload).hexdigest()
-        info["sha256"] = storage._info_hash(info)
+        info["sha256"] = storage.info_hash(info)
         with (folder / "config.json").open("w", encoding="utf-8") as file:
             file.write(json.dumps(info))
 

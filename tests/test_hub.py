@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+import minidiff
 from faults.calls import command_line
 from helpers import printed_by
 from minidiff import hub
 from minidiff.model import ModelConfig, save_model
-from minidiff.storage import read_info
+from minidiff.storage import CheckpointError, read_info
 from minidiff.unet import UNet, UNetConfig
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -25,7 +26,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     shape = UNetConfig(channels=(32,), attention=(False,), text_dim=None)
+    data = {"kind": "folder", "path": "/home/ann/patients", "fingerprint": "0123"}
     record = {"training_images": 3, "seconds": 120, "recipe": {"steps": 7}, "device": "cpu"}
+    record |= {"data": data, "words": ["secret"], "stages": [{"data": data, "words": ["secret"]}]}
     save_model(tmp_path / "model", UNet(shape), ModelConfig(shape, image_size=8), record)
     return tmp_path / "model"
 
@@ -95,7 +98,8 @@ def online() -> Iterator[Hub]:
 def loaded(name: str, folder: Path, online: Hub, **places: str) -> Any:
     """What `minidiff.load` says in a process of its own: what it opened, or its error."""
     code = (
-        "import json, minidiff\n"
+        "import json, minidiff, warnings\n"
+        "warnings.simplefilter('ignore')  # it says that the Hub is asked\n"
         "try:\n"
         f"    found = [minidiff.load({name!r}).config.image_size]\n"
         "except Exception as error:\n"
@@ -147,6 +151,17 @@ def test_what_is_no_model_of_ours_is_not_downloaded(
         folder.mkdir()
         kind, told = loaded("ann/bert", folder, online)
         assert kind == "CheckpointError" and "a model of another library" in told
+        assert set(online.asked) == {"config.json"}
+    info = json.loads(files_of(model)["config.json"])
+    for encoder in ("ann/encoder", "//server/encoder", "encoder"):
+        reads = {**info, "model": {**info["model"], "text_encoder": encoder}}
+        asks = {"config.json": json.dumps(reads).encode(), "model.safetensors": weights}
+        online.repositories["ann/asks"] = asks
+        online.asked.clear()
+        folder = tmp_path / str(len(encoder))
+        folder.mkdir()
+        kind, told = loaded("ann/asks", folder, online)
+        assert kind == "CheckpointError" and f"{encoder!r}, which nobody here has asked for" in told
         assert set(online.asked) == {"config.json"}
     altered = weights[:-1] + bytes([weights[-1] ^ 1])
     online.repositories["ann/altered"] = {**files_of(model), "model.safetensors": altered}
@@ -219,8 +234,18 @@ def test_a_push_is_one_commit_of_the_files_and_a_card(
     assert name == "ann/digits" and set(files) == {*hub.FILES, "README.md"}
     assert b'minidiff.load("ann/digits")' in files["README.md"]
     assert files["model.safetensors"] == (model / "model.safetensors").read_bytes()
+    config = files["config.json"].decode()
+    assert "patients" not in config and "secret" not in config and '"seconds": 120' in config
+    (model.parent / "got").mkdir()
+    for place, content in files.items():
+        (model.parent / "got" / place).write_bytes(content)
+    assert minidiff.load(model.parent / "got").record["device"] == "cpu"  # it opens elsewhere
     hub.push(model, "ann/digits", private=True)  # a card that somebody has written stays
     assert set(done[1][1]) == set(hub.FILES)
+    (model / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        hub.push(model, "ann/digits", private=True)
+    assert len(done) == 2
     assert read_info(model)["record"]["device"] == "cpu"
 
 

@@ -54,7 +54,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object], rehash: bool 
     info = json.loads(path.read_text(encoding="utf-8"))
     change(info)
     if rehash:
-        info["sha256"] = storage._info_hash(info)
+        info["sha256"] = storage.info_hash(info)
     path.write_text(json.dumps(info), encoding="utf-8")
 
 

@@ -165,7 +165,8 @@ def test_texts_come_from_the_first_that_is_there(tmp_path: Path) -> None:
         ("red-car-012.png", "red car"),
         ("red_car (3).png", "red car"),
         ("red.12.png", "red"),
-        ("red__wide-car7.png", "red wide car"),
+        ("red__wide-car-7.png", "red wide car"),
+        ("red_co2.png", "red co2"),
         ("3 red cars.png", "3 red cars"),
     ],
 )

@@ -304,7 +304,7 @@ def vouch(file: Path) -> None:
     info = json.loads(path.read_text(encoding="utf-8"))
     if "files" in info:
         info["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-        info["sha256"] = storage._info_hash(info)
+        info["sha256"] = storage.info_hash(info)
         path.write_text(json.dumps(info), encoding="utf-8")
 
 
