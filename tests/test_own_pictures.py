@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.data import Subset, random_split
 
 import minidiff
+from faults.calls import command_line
 from helpers import log_of, names
 from minidiff import cli_train, datasets, plots
 from minidiff.batches import check_dataset
@@ -464,3 +465,25 @@ def test_how_a_folder_was_read_is_remembered(tmp_path: Path) -> None:
     Trainer(recipe(), plain, tmp_path / "plain").run()
     known = json.loads((tmp_path / "plain/model/config.json").read_text("utf-8"))["record"]["data"]
     assert known.keys() == {"kind", "path", "fingerprint"}, "nothing is said of what is usual"
+
+
+def test_options_of_own_pictures_want_own_pictures(tmp_path: Path) -> None:
+    result = command_line(["train", "--paper", "black", "--output", str(tmp_path / "run")])
+    assert result.status and "--paper is of own pictures: give --data" in result.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_picture_that_can_be_read_again_is(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+        noise[:, :200] = 0
+        Image.fromarray(noise).save(tmp_path / f"noise_{number}.png")
+    broken = tmp_path / "noise_1.png"
+    broken.write_bytes(broken.read_bytes()[:-9000])
+    with pytest.raises(ValueError, match=r"1 of 4 pictures .*--skip-unreadable"):
+        ImageFolder(tmp_path, 8)
+    assert names(own_cache)  # it is kept that one was lost
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
+    assert len(ImageFolder(tmp_path, 8)) == 4
