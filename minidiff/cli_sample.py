@@ -98,8 +98,8 @@ def settled(asked: dict[str, Any], given: set[str], again: Provenance | None) ->
     """What is asked for; where nothing was `given`, as the picture was drawn that comes `again`."""
     from minidiff import hub
 
-    noted = {} if again is None else dataclasses.asdict(again)
-    noted = {name: noted[name] for name in noted.keys() & asked.keys() - given}
+    known = {} if again is None else dataclasses.asdict(again)
+    noted = {name: known[name] for name in known.keys() & asked.keys() - given}
     for name, value in noted.items():
         # Whose picture it is decides which machine Windows would log in to.
         place = str(value).replace("\\", "/")
@@ -175,8 +175,7 @@ def read_picture(
     if values[name] is None:
         return None, None
     said = f"{PLACES[name]} {values[name]}"
-    path = Path(values[name])
-    if path.exists() and not path.is_file():  # a device or a pipe may never end
+    if (path := Path(values[name])).exists() and not path.is_file():  # a pipe may never end
         raise ValueError(f"{said} is no file: give a picture")
     with path.open("rb") as file:
         data = file.read(LARGEST + 1)
@@ -196,8 +195,7 @@ def read_picture(
         mode = "L" if name == "mask" or channels_of(pipeline) == 1 else "RGB"
         pixels = torch.from_numpy(np.array(flat(picture, as_colour("white")).convert(mode)))
     except Exception as error:  # whatever Pillow runs into
-        reason = reason_of(error)
-        raise ValueError(f"{said} cannot be read as a picture ({reason}): save as PNG") from error
+        raise ValueError(f"{said} cannot be read ({reason_of(error)}): save it as PNG") from error
     planes = pixels[None] if mode == "L" else pixels.movedim(2, 0)
     return checked_size(said, planes, pipeline), found
 
@@ -366,11 +364,11 @@ def chosen(images: Tensor, made: Provenance) -> Tensor:
 
 def page(images: Tensor, made: Provenance) -> Image:
     """All pictures on a sheet, or the one that is shown, without a margin."""
-    each = chosen(images, made)
     import PIL.Image
 
     from minidiff import plots
 
+    each = chosen(images, made)
     if made.number is None and made.blend:
         return plots.grid(images, 8, made.scale)
     if made.number is None or len(each) > 1:

@@ -2,8 +2,8 @@
 
 They come from a folder (`ImageFolder`) or from a data set that there is already (`Wrapped`).
 Whatever comes from outside is judged here, once: every row of a table and every picture is read as
-it is meant, or refused with the file, the line and the remedy. Many pictures are kept in the cache
-(see `minidiff.cache`), under what their files hold, so that they are read once.
+it is meant, or refused with the file, the line and the remedy. The cache keeps many pictures under
+what their files hold.
 """
 
 from __future__ import annotations
@@ -110,15 +110,14 @@ class ImageFolder(_Own):
 
     The texts come from the first of these that the folder has:
 
-    - `metadata.csv`, with the columns `file_name` and `text`: a CSV file in UTF-8 with commas, in
-      which a text that holds a comma, a quotation mark or a line break stands in quotes;
+    - `metadata.csv`, with the columns `file_name` and `text`: CSV in UTF-8, with commas and quotes;
     - `metadata.jsonl`, with a line `{"file_name": "a.png", "text": "red car"}` for each (both are
       the `imagefolder` convention of Hugging Face datasets, and may have more columns);
     - folders of pictures, whose names are the texts;
     - the names of the files: `red_car-012.png` is a "red car".
 
-    A text may be empty. Like a definition it is cut at ";" and ",": "red car, at night" is learnt
-    as a whole and, three times as often, by its parts, unless the recipe has `senses = 0`.
+    Like a definition a text is cut at ";" and ",": "red car, at night" is learnt as a whole and,
+    three times as often, by its parts, unless the recipe has `senses = 0`. It may be empty.
 
     Pictures (PNG, JPEG, GIF, WebP, AVIF, BMP, TIFF, PPM; of several in a file the first) lie as
     their EXIF says, and what has another shape is fitted onto paper, which also shows through what
@@ -126,8 +125,7 @@ class ImageFolder(_Own):
 
     Args:
         folder: with the pictures.
-        size: height and width in pixels that they are brought to, each 8 to 512; one number for a
-            square.
+        size: height and width in pixels, each 8 to 512, or one number for a square.
         channels: 1 for grey, 3 for colour; None: grey if all pictures are, else colour.
         paper: a colour by its name ("white") or as "#ffeedd".
         caption_column: the column of the table that holds the texts.
@@ -143,13 +141,11 @@ class ImageFolder(_Own):
             or "names of files".
 
     Raises:
-        FileNotFoundError: for a missing table or picture.
-        ValueError: for a table or picture that cannot be read, naming it and the line and, of
-            pictures, how many there are.
+        FileNotFoundError, ValueError: for a table or picture that is missing or cannot be read,
+            naming it and the line and, of pictures, how many there are.
 
     Warns:
-        UserWarning: for pictures that show something, of which next to nothing is left: white on a
-            transparent ground, or a mask of small numbers; and for those that are left out.
+        UserWarning: for pictures of which next to nothing is left, and those that are left out.
     """
 
     def __init__(
@@ -233,9 +229,8 @@ class Wrapped(_Own):
             return {**found, **also}
 
         name, fingerprint = None, getattr(base, "_fingerprint", None)
-        if isinstance(
-            fingerprint, str
-        ):  # Hugging Face's, of the items and all that was done to them
+        # Hugging Face's, of the items and all that was done to them.
+        if isinstance(fingerprint, str):
             told = [*sides(self.size), channels, self._paper, fingerprint, list(rows)]
             name = _name(hashlib.sha256(), told)
         try:

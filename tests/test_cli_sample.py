@@ -487,7 +487,7 @@ def test_pictures_that_cannot_be_started_from(model: Path, sketch: Path, mask: P
     for words, said in (
         ((*prompt, "--from", "large.png"), ["--from large.png", "20 × 12", "16 × 16", "resize"]),
         ((*prompt, *start, "--mask", "large.png"), ["--mask large.png", "20 × 12", "16 × 16"]),
-        ((*prompt, "--from", "no.png"), ["no.png", "cannot be read as a picture"]),
+        ((*prompt, "--from", "no.png"), ["no.png", "cannot be read"]),
         ((*prompt, "--from", "deep.png"), ["deep.png", "8 bits"]),
         ((*prompt, "--from", "gone.png"), ["gone.png"]),
         ((*prompt, *start, "--mask", "black.png"), ["nothing to draw", "white"]),

@@ -26,7 +26,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     shape = UNetConfig(channels=(32,), attention=(False,), text_dim=None)
-    data = {"kind": "folder", "path": "/home/ann/patients", "fingerprint": "0123"}
+    data = {"kind": "folder", "path": "D:/ann/patients", "fingerprint": "0123"}
     record = {"training_images": 3, "seconds": 120, "recipe": {"steps": 7}, "device": "cpu"}
     record |= {"data": data, "words": ["secret"], "stages": [{"data": data, "words": ["secret"]}]}
     save_model(tmp_path / "model", UNet(shape), ModelConfig(shape, image_size=8), record)
