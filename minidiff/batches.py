@@ -52,6 +52,7 @@ class Batch:
     eps: Tensor  #: noise like it
     t: Tensor  #: (b,) timesteps in 1 … T
     condition: dict[str, Any]  #: keyword arguments of the network: tokens and mask, or none
+    draw: Tensor | None = None  #: (2, b) uniform, for a student: see `minidiff.distillation`
 
 
 class Batches:
@@ -102,7 +103,11 @@ class Batches:
         x0 = self.space.to_data(self.images[self._send(index)])
         noise = seeded_generator(config.seed, "noise", step, device=self.device)
         eps = torch.randn(size, *x0.shape[1:], generator=noise, device=self.device)[mine]
-        return Batch(x0, eps, self._send(t), self._prompts(index, choice, hide))
+        lesson = None
+        if config.teacher is not None:
+            draw = seeded_generator(config.seed, "lesson", step)
+            lesson = self._send(torch.rand(2, size, generator=draw)[:, mine])
+        return Batch(x0, eps, self._send(t), self._prompts(index, choice, hide), lesson)
 
     def order(self, step: int) -> Tensor:
         """(batch,) pictures of a step: every epoch goes through all in an order of its own."""

@@ -20,6 +20,7 @@ from minidiff.networks import NETWORKS, Description, build, config_of, describe,
 from minidiff.schedules import Schedule, make_schedule
 from minidiff.spaces import SPACES, Pixels, name_of
 from minidiff.storage import CheckpointError, read_info, read_tensors, write_folder
+from minidiff.student import Student
 
 # Where a text is followed is decided while there is much noise, so the steps lie closer together
 # there; how much better the pictures are is in benchmarks/results/quality_samplers.json.
@@ -41,6 +42,7 @@ class ModelConfig:
         text_encoder: its name, or None for a network without text.
         text_fingerprint: identifies the encoder's weights.
         max_tokens: prompts are cut there.
+        student: for a network that draws in few evaluations, what it was made for; else None.
 
     Raises:
         ValueError: for a value of another type, out of range or that does not fit the others,
@@ -58,6 +60,7 @@ class ModelConfig:
     text_encoder: str | None = None
     text_fingerprint: str | None = None
     max_tokens: int = 32
+    student: Student | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -66,7 +69,8 @@ class ModelConfig:
                 f"num_train_timesteps must be at most 1,000,000, got {self.num_train_timesteps}"
             )
         name_of(self.space)  # refuses an unknown one
-        check_network(self, self.space)
+        if check_network(self, self.space).numbers != (0 if self.student is None else 2):
+            raise ValueError("a network that is told two numbers is a student's: give both or none")
         if self.shift is None:
             object.__setattr__(self, "shift", SHIFT.get(self.schedule, 1.0))
         self.make_schedule().timesteps(1)  # a shift that cannot be is found out now
@@ -85,11 +89,14 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, the network and the space under their names: {"unet": {…}, …}."""
-        rest = [f.name for f in dataclasses.fields(self) if f.name not in ("network", "space")]
+        apart = ("network", "space", "student")
+        rest = [f.name for f in dataclasses.fields(self) if f.name not in apart]
+        student = {} if self.student is None else {"student": dataclasses.asdict(self.student)}
         return {
             describe(self.network).name: dataclasses.asdict(self.network),
             name_of(self.space): dataclasses.asdict(self.space),
             **{name: getattr(self, name) for name in rest},
+            **student,
         }
 
     @classmethod
@@ -104,6 +111,8 @@ class ModelConfig:
             values["pixels"] = {"mean": values.pop("data_mean"), "std": values.pop("data_std")}
         name = registered({n: v for n, v in values.items() if n not in SPACES}, NETWORKS, "network")
         network = config_of(name, values.pop(name))
+        if values.get("student") is not None:
+            values["student"] = Student(**values["student"])
         space = registered(values, SPACES, "space")
         return cls(network=network, space=SPACES[space](**values.pop(space)), **values)
 

@@ -36,6 +36,7 @@ class Description:
         condition_channels: channels of a picture that is laid beside x_t (`picture=`); 0: none.
         multiple: height and width of x_t must be multiples of this.
         text_dim: width of the tokens that it reads (`tokens=` and `mask=`), or None for no text.
+        numbers: how many numbers it is told besides t (`numbers=`); a student's are 2.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Description:
     condition_channels: int = 0
     multiple: int = 1
     text_dim: int | None = None
+    numbers: int = 0
 
 
 def describe(config: Any) -> Description:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from minidiff import samplers
-from minidiff.denoisers import Guided, NetworkDenoiser
+from minidiff import samplers, student
+from minidiff.denoisers import Denoiser, Guided, NetworkDenoiser
 from minidiff.frames import Frames
 from minidiff.inputs import as_device, sides, warn
 from minidiff.model import ModelConfig, load_model, save_model
@@ -132,9 +132,9 @@ class Pipeline:
         *,
         negative_prompt: str = "",
         num_images_per_prompt: int = 1,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         guidance_scale: float = 3.0,
-        sampler: str = "dpmpp_2m_sde",
+        sampler: str | None = None,
         seed: int = 0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         timesteps: Sequence[int] | None = None,
@@ -147,10 +147,11 @@ class Pipeline:
             prompt: a text or a list of texts; `""` asks for anything.
             negative_prompt: what to move away from, instead of from "no text".
             num_images_per_prompt: pictures of each prompt.
-            num_inference_steps: steps of the sampler, 1 … T.
+            num_inference_steps: steps of the sampler, 1 … T; None: 20, or of a student 4.
             guidance_scale: 1 = off; larger follows the text more closely, with less variety; 0 does
                 not follow it at all.
-            sampler: a name in `minidiff.samplers.SAMPLERS`.
+            sampler: a name in `minidiff.samplers.SAMPLERS`; None: "dpmpp_2m_sde", or of a student
+                "ddim", whose steps are its jumps.
             seed: picture i of every prompt starts from the noise of (seed, i), whatever the number
                 of pictures: with the same seed only the words make the difference.
             generator: your own source of noise instead of `seed`, one or a list of one per picture.
@@ -180,7 +181,7 @@ class Pipeline:
         images = whole_number("num_images_per_prompt", num_images_per_prompt)
         if images < 1:
             raise ValueError(f"num_images_per_prompt must be at least 1, got {images}")
-        steps = whole_number("num_inference_steps", num_inference_steps)
+        steps, sampler = self.settled(num_inference_steps, sampler)
         seed, total = whole_number("seed", seed), len(prompts) * images
         self.check_memory(total)
         generators = samplers.checked_generators(generator, total)
@@ -192,7 +193,9 @@ class Pipeline:
         several = isinstance(grid, Iterable) and getattr(grid, "ndim", 1) != 0
         options["timesteps"] = grid = list(grid) if several else grid
         # With no pictures to draw, the sampler and the guidance only check what they are asked for.
-        nothing = self._guided({}, {}, guidance_scale)
+        if self.config.student is not None:
+            self.config.student.check(steps, guidance_scale, sampler, negative_prompt, timesteps)
+        nothing = self._guided({}, {}, guidance_scale, steps)
         empty = torch.empty(0, *self.config.shape)
         samplers.sample_steps(nothing, empty, sampler, steps, **options)
 
@@ -210,7 +213,7 @@ class Pipeline:
             part = slice(start, start + BATCH)
             mine = generators if isinstance(generators, torch.Generator) else generators[part]
             without = _pick(negative, torch.zeros_like(rows[part]))
-            denoiser = self._guided(_pick(text, rows[part]), without, guidance_scale)
+            denoiser = self._guided(_pick(text, rows[part]), without, guidance_scale, steps)
             walk = samplers.sample_steps(denoiser, x_T[part], sampler, steps, mine, **options)
             walks.append(walk)
         count = len(grid) - 1
@@ -261,6 +264,16 @@ class Pipeline:
         """
         return self.schedule.timesteps(num_inference_steps)
 
+    def settled(self, num_inference_steps: int | None, sampler: str | None) -> tuple[int, str]:
+        """Steps and sampler: what is asked for, else what suits the model.
+
+        Raises:
+            ValueError: for steps that are no whole number.
+        """
+        usual = (20, "dpmpp_2m_sde") if self.config.student is None else (student.STEPS, "ddim")
+        steps = usual[0] if num_inference_steps is None else num_inference_steps
+        return whole_number("num_inference_steps", steps), usual[1] if sampler is None else sampler
+
     # ------------------------------------------------------------------ how it is done
 
     def _checked_prompts(self, prompt: Any, negative_prompt: Any) -> list[str]:
@@ -272,8 +285,17 @@ class Pipeline:
         return prompts
 
     def _guided(
-        self, condition: dict[str, Tensor], negative: dict[str, Tensor], guidance_scale: float
-    ) -> Guided:
+        self,
+        condition: dict[str, Tensor],
+        negative: dict[str, Tensor],
+        guidance_scale: float,
+        steps: int,
+    ) -> Denoiser:
+        if self.config.student is not None:  # unclipped: its lines may lead beyond
+            told = self.config.student.numbers(
+                *torch.tensor([[guidance_scale], [steps]], device=self.device)
+            )
+            return self._denoiser(numbers=told, **condition)
         with_text, without = self._denoiser(**condition), self._denoiser(**negative)
         return Guided(with_text, without, guidance_scale, clip=self.space.data_range)
 

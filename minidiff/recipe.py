@@ -19,6 +19,7 @@ from minidiff.inputs import Size, as_path, check_settings, is_file, sides, warn_
 from minidiff.model import ModelConfig, check_network
 from minidiff.networks import NETWORKS, config_of, describe, registered
 from minidiff.spaces import SPACES
+from minidiff.student import Student
 from minidiff.unet import UNetConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -51,6 +52,10 @@ class TrainingConfig:
         hidden_tokens: share of a text's tokens that the network does not see, other ones every
             time: so it cannot learn a definition by heart by one of its words.
         text_encoder, max_tokens: see `minidiff.text.TextEncoder`; None trains without text.
+        teacher: a model that ships, or its folder: then a student is trained that draws as it does
+            in few evaluations, see `minidiff.distillation`; None trains on the pictures alone.
+        student_steps: of the student's finest walk, a power of 2; it learns 1, 2, 4, … as well.
+        student_guidance: the highest guidance scale that the student hears of, from 1 on.
         log_every, evaluate_every, sample_every, save_every: in steps.
         bfloat16_on_cpu: compute in bfloat16 on a processor that has it (AVX-512 BF16), which takes
             two thirds of the time; on others as ever. A GPU's half precision needs no asking.
@@ -86,6 +91,9 @@ class TrainingConfig:
     hidden_tokens: float = 0.0
     text_encoder: str | None = "minilm"
     max_tokens: int = 32
+    teacher: str | None = None
+    student_steps: int = 8
+    student_guidance: float = 5.0
     log_every: int = 50
     evaluate_every: int = 500
     sample_every: int = 500
@@ -126,8 +134,20 @@ class TrainingConfig:
             )
         if self.space not in SPACES:
             raise ValueError(f"unknown space {self.space!r}: known are {', '.join(SPACES)}")
+        steps = self.student_steps
+        if not 1 <= steps <= 1024 or steps & (steps - 1):
+            raise ValueError(f"student_steps must be 1, 2, 4, 8, … up to 1024, got {steps}")
+        if not 1 < self.student_guidance <= 100:
+            raise ValueError(
+                f"student_guidance must be above 1 and at most 100, got {self.student_guidance}"
+            )
         # Better here than after the texts are encoded.
         network = check_network(self, SPACES[self.space])
+        if network.numbers != (0 if self.teacher is None else 2):
+            raise ValueError(
+                f"teacher is {self.teacher!r} but {network.name}.numbers is {network.numbers}: a "
+                "student is told 2 numbers, the guidance scale and the steps; others none"
+            )
         if network.condition_channels:
             raise ValueError(
                 f"{network.name}.condition_channels is {network.condition_channels}, but a recipe "
@@ -187,7 +207,7 @@ class TrainingConfig:
         rest = [name for name in _settings(type(self)) if name != "network"]
         return {**network, **{name: getattr(self, name) for name in rest}}
 
-    def model_for(self, images: Tensor) -> ModelConfig:
+    def model_for(self, images: Tensor, student: Student | None = None) -> ModelConfig:
         """What a network of this recipe is, trained on these pictures (N, C, H, W), uint8."""
         return ModelConfig(
             network=self.network,
@@ -198,6 +218,7 @@ class TrainingConfig:
             prediction_type=self.prediction_type,
             text_encoder=self.text_encoder,
             max_tokens=self.max_tokens,
+            student=student,
         )
 
     def learning_rate_at(self, step: int, seconds: float = 0.0) -> float:

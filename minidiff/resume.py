@@ -66,6 +66,11 @@ class Beginning:
                     f"this run was trained on other pictures: {count} in {before.space}, now "
                     f"{pictures} in {model.space}; give the same, or start a new folder"
                 )
+            if before.student != model.student:
+                raise ValueError(
+                    f"this run's student learns from the teacher {_teacher(before)}, now it is "
+                    f"{_teacher(model)}: give the same, or start a new folder"
+                )
         elif self.start is not None:
             self.earlier = load_model(self.start)
             before = self.earlier[1]
@@ -147,6 +152,10 @@ class Beginning:
         scaler = trainer.accelerator.scaler
         if scaler and info["scaler"]:
             scaler.load_state_dict(info["scaler"])
+
+
+def _teacher(model: ModelConfig) -> str:
+    return "none" if model.student is None else f"with the weights {model.student.teacher[:12]}…"
 
 
 def checkpoint(trainer: Any, losses: Tensor) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

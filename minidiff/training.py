@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 from minidiff import networks, run_folder, storage
 from minidiff.batches import (
+    Batch,
     Batches,
     PictureDataset,
     check_dataset,
@@ -41,6 +42,7 @@ from minidiff.devices import accelerator, bfloat16_on_cpu, usual_torch
 from minidiff.endings import RESUME, Ended, TrainingStopped, polite, uninterrupted
 from minidiff.held_out import chosen, loss_by_timestep
 from minidiff.inputs import as_path
+from minidiff.lesson import Lesson
 from minidiff.model import save_model
 from minidiff.recipe import TrainingConfig
 from minidiff.resume import Beginning, checkpoint
@@ -130,7 +132,11 @@ class Trainer:
         self.stages: list[dict[str, Any]] = []  # of the training before this run, oldest first
         # What does not fit is found out before minutes go into encoding texts.
         storage.check_replaceable(self.folder / "model")
-        model = config.model_for(dataset.images)
+        self.lesson = None if config.teacher is None else Lesson(config, self.device)
+        if self.lesson is None:
+            model = config.model_for(dataset.images)
+        else:
+            model = self.lesson.agreed(config.model_for(dataset.images, self.lesson.student))
         model = beginning.check(config, model, self.data, len(dataset.images))
 
         torch.manual_seed(config.seed)  # the first weights
@@ -144,6 +150,9 @@ class Trainer:
         self.batches, self.held_out = each[0], each[1] if held_out is not None else None
 
         self.averaged = copy.deepcopy(self.network).requires_grad_(False)
+        if self.lesson is not None:
+            self.lesson.begin(self.network, self.averaged, fingerprint)
+            self.held_out = None  # the loss of a student says nothing of what it draws
         optimizer = torch.optim.AdamW(
             self.network.parameters(),
             lr=config.learning_rate,
@@ -167,11 +176,8 @@ class Trainer:
     def step(self) -> None:
         """One update of the weights."""
         batch = self.batches(self.step_count)
-        denoiser = NetworkDenoiser(
-            self.model, self.schedule, self.config.prediction_type, **batch.condition
-        )
         with bfloat16_on_cpu(self.config.bfloat16_on_cpu and self.device.type == "cpu"):
-            loss = denoiser.loss(batch.x0, batch.t, batch.eps).mean()
+            loss = self.loss(batch).mean()
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -182,6 +188,16 @@ class Trainer:
             self._average()
             self.losses += torch.stack([loss.detach(), torch.ones_like(loss)])
             self.step_count += 1
+
+    def loss(self, batch: Batch) -> Tensor:
+        """(b,) how far the network is from the noise in each picture, or from its teacher."""
+        if self.lesson is not None:
+            with self.accelerator.autocast():  # the teacher is asked as well
+                return self.lesson.loss(self.model, batch)
+        denoiser = NetworkDenoiser(
+            self.model, self.schedule, self.config.prediction_type, **batch.condition
+        )
+        return denoiser.loss(batch.x0, batch.t, batch.eps)
 
     @torch.no_grad()
     def _average(self) -> None:

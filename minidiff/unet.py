@@ -37,6 +37,7 @@ class UNetConfig:
         pooled_text: also add the mean of the tokens to the timestep embedding.
         out_channels: channels of the answer, or None for as many as in_channels.
         condition_channels: channels of a picture laid beside x_t, such as a small one to enlarge.
+        numbers: how many more numbers, besides t, it is told; each is embedded as t is.
 
     Raises:
         ValueError: for values of another type, out of range or that do not fit together, by name.
@@ -52,6 +53,7 @@ class UNetConfig:
     pooled_text: bool = True
     out_channels: int | None = None
     condition_channels: int = 0
+    numbers: int = 0
 
     def __post_init__(self) -> None:
         for name, given in dict(vars(self)).items():
@@ -62,20 +64,17 @@ class UNetConfig:
                 value = tuple(map(_plain, value))
             object.__setattr__(self, name, value)
         if len(self.channels) != len(self.attention) or not self.channels:
-            raise ValueError(
-                "channels and attention need one entry a level, "
-                f"got {self.channels} and {self.attention}"
-            )
-        flags = [("pooled_text", self.pooled_text), *(("attention", a) for a in self.attention)]
-        for name, flag in flags:
-            if type(flag) is not bool:
-                raise ValueError(f"{name} must be true or false, got {flag!r}")
-        names = ("in_channels", "out_channels", "condition_channels", "text_dim")
+            got = f"{self.channels} and {self.attention}"
+            raise ValueError(f"channels and attention need one entry a level, got {got}")
+        for name, flags in ("pooled_text", [self.pooled_text]), ("attention", self.attention):
+            if wrong := [flag for flag in flags if type(flag) is not bool]:
+                raise ValueError(f"{name} must be true or false, got {wrong[0]!r}")
+        names = ("in_channels", "out_channels", "condition_channels", "numbers", "text_dim")
         sizes = [(name, getattr(self, name)) for name in (*names, "blocks", "head_dim", "stem")]
         for name, size in [*sizes, *(("channels", c) for c in self.channels)]:
             if size is None and name in ("out_channels", "text_dim"):
                 continue
-            least = 0 if name == "condition_channels" else 1
+            least = 0 if name in ("condition_channels", "numbers") else 1
             if type(size) is not int or not least <= size <= LARGEST:
                 span = f"from {least} to {LARGEST:,}"
                 raise ValueError(f"{name} must be a whole number {span}, got {size!r}")
@@ -92,7 +91,7 @@ class UNetConfig:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers and arrays of numpy and torch as Python's, so that a shape can be written as JSON."""
+    """Numbers and arrays of numpy and torch as Python's, which JSON can hold."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
@@ -106,11 +105,8 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     Returns:
         (B, dim), float32.
     """
-    frequency = torch.exp(
-        torch.arange(dim // 2, dtype=torch.float32, device=t.device)
-        * (-math.log(10_000) / (dim // 2))
-    )
-    angle = t.float()[:, None] * frequency
+    k = torch.arange(dim // 2, dtype=torch.float32, device=t.device)
+    angle = t.float()[:, None] * torch.exp(k * (-math.log(10_000) / (dim // 2)))
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
@@ -122,10 +118,7 @@ def _zero(layer: nn.Module) -> nn.Module:
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    """Up to 32 groups, but none of one or two channels.
-
-    A group's mean is taken out: alone in its group a channel would lose what the embedding adds.
-    """
+    """Up to 32 groups, none of one or two channels: their mean, taken out, is the embedding."""
     groups = math.gcd(32, channels)
     while groups > 1 and channels < 3 * groups:
         groups //= 2
@@ -135,6 +128,11 @@ def _norm(channels: int) -> nn.GroupNorm:
 def _silu(x: Tensor) -> Tensor:
     """In place, but not while learning: autograd would first copy what it overwrites."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def _embedder(width: int, embedding: int) -> nn.Sequential:
+    """From the sines of a number to what the blocks hear of it."""
+    return nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
 
 
 class ResBlock(nn.Module):
@@ -204,8 +202,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, text: Tensor | None, mask: Tensor | None) -> Tensor:
         shape = x.shape
-        # In channels_last memory order this is only another view of the same numbers.
-        h = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H W, C)
+        h = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H W, C): in channels_last only a view
         normed = self.norm1(x).permute(0, 2, 3, 1).flatten(1, 2)
         h = h + self.self_attention(normed, normed)
         if text is not None:
@@ -217,13 +214,11 @@ class TransformerBlock(nn.Module):
 class Stage(nn.Module):
     """A residual block, followed by attention at the levels that have it."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, embedding: int, attend: bool, config: UNetConfig
-    ) -> None:
+    def __init__(self, width: int, out: int, embedding: int, attend: bool, config: UNetConfig):
         super().__init__()
-        self.block = ResBlock(in_channels, out_channels, embedding)
+        self.block = ResBlock(width, out, embedding)
         text = None if config.text_dim is None else config.channels[-1]
-        self.attention = TransformerBlock(out_channels, text, config.head_dim) if attend else None
+        self.attention = TransformerBlock(out, text, config.head_dim) if attend else None
 
     def forward(
         self, x: Tensor, embedding: Tensor, text: Tensor | None, mask: Tensor | None
@@ -243,14 +238,14 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         widths, embedding = config.channels, config.channels[-1]
-        pixels = config.stem**2  # each of them that many channels behind the stem
-        channels_in = pixels * (config.in_channels + config.condition_channels)
-        channels_out = pixels * (config.out_channels or config.in_channels)
-        self.time = nn.Sequential(
-            nn.Linear(widths[0], embedding), nn.SiLU(), nn.Linear(embedding, embedding)
-        )
+        channels_in = config.stem**2 * (config.in_channels + config.condition_channels)
+        channels_out = config.stem**2 * (config.out_channels or config.in_channels)
+        self.time = _embedder(widths[0], embedding)
+        self.numbers = nn.ModuleList(_embedder(widths[0], embedding) for _ in range(config.numbers))
+        for embed in self.numbers:  # no effect at first: a trained network can be given them
+            _zero(cast(nn.Sequential, embed)[2])
         if config.text_dim is not None:
-            text = widths[-1]  # brought to that width once, not in every attention block
+            text = widths[-1]  # brought to that width here, not in every attention block
             self.text = nn.Sequential(nn.Linear(config.text_dim, text), nn.LayerNorm(text))
             self.no_text = nn.Parameter(torch.randn(1, 1, text) * 0.02)
             if config.pooled_text:
@@ -294,6 +289,7 @@ class UNet(nn.Module):
         tokens: Tensor | None = None,
         mask: Tensor | None = None,
         picture: Tensor | None = None,
+        numbers: Tensor | None = None,
     ) -> Tensor:
         """What the network says to x_t; what that means is for `NetworkDenoiser` to know.
 
@@ -303,15 +299,16 @@ class UNet(nn.Module):
             tokens: (B, n, d) text, (1, n, d) for one that all pictures have, or None for "no text".
             mask: (B, n) or (1, n) as the tokens, True where a token is real, or None if all are.
             picture: (B or 1, `config.condition_channels`, H, W), laid beside x_t.
+            numbers: (B or 1, `config.numbers`), each from 0 to 1.
 
         Returns:
             (B, C, H, W), with C = `config.out_channels` where that is given.
 
         Raises:
-            ValueError: for pictures, tokens or a mask of a shape that it cannot read.
+            ValueError: for pictures, tokens, a mask or numbers of a shape that it cannot read.
         """
         x = self._beside(x, picture)
-        embedding = self.time(timestep_embedding(t, self.config.channels[0]).to(x.dtype))
+        embedding = self._embedded(t, numbers, x)
         text = attendable = None
         if self.config.text_dim is not None:
             text, mask = self._read(tokens, mask, len(x))
@@ -345,6 +342,17 @@ class UNet(nn.Module):
         h = F.pixel_shuffle(h, self.config.stem) if self.config.stem > 1 else h
         return h.contiguous()
 
+    def _embedded(self, t: Tensor, numbers: Tensor | None, x: Tensor) -> Tensor:
+        """(B, e) what the timestep and the numbers say to every block."""
+        embedders = [self.time, *self.numbers]
+        told = [t] if numbers is None else [t, *(1000 * numbers).unbind(1)]
+        if len(told) != len(embedders):
+            count, given = self.config.numbers, None if numbers is None else tuple(numbers.shape)
+            raise ValueError(f"numbers must be (B, {count}) or (1, {count}), got {given}")
+        sines = (timestep_embedding(n, self.config.channels[0]).to(x.dtype) for n in told)
+        embedding, *others = (embed(sine) for embed, sine in zip(embedders, sines))
+        return sum(others, start=embedding)
+
     def _read(
         self, tokens: Tensor | None, mask: Tensor | None, batch: int
     ) -> tuple[Tensor, Tensor]:
@@ -352,24 +360,18 @@ class UNet(nn.Module):
         first = self.no_text.expand(batch, -1, -1)
         ones = torch.ones(batch, 1, dtype=torch.bool, device=first.device)
         if tokens is not None and (tokens.ndim != 3 or len(tokens) not in (1, batch)):
-            raise ValueError(
-                f"tokens must be (B, n, d) with one text for each of the {batch} pictures, or one "
-                f"for all, got shape {tuple(tokens.shape)}"
-            )
-        if tokens is None or tokens.shape[1] == 0:
+            each = f"(B, n, d) with one text for each of the {batch} pictures, or one for all"
+            raise ValueError(f"tokens must be {each}, got shape {tuple(tokens.shape)}")
+        if tokens is None or not tokens.shape[1]:
             return first, ones
-        if tokens.shape[2] != self.config.text_dim:
-            raise ValueError(
-                f"this network reads tokens of width {self.config.text_dim}, got width "
-                f"{tokens.shape[2]}: the text comes from another encoder"
-            )
+        if tokens.shape[2] != (dim := self.config.text_dim):
+            got = f"width {tokens.shape[2]}: the text comes from another encoder"
+            raise ValueError(f"this network reads tokens of width {dim}, got {got}")
         if mask is None:
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         if mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
-            raise ValueError(
-                f"mask must be of bool (True: a real token) and shape {tuple(tokens.shape[:2])}, "
-                f"got {mask.dtype} of shape {tuple(mask.shape)}"
-            )
+            wanted = f"of bool (True: a real token) and shape {tuple(tokens.shape[:2])}"
+            raise ValueError(f"mask must be {wanted}, got {mask.dtype} of {tuple(mask.shape)}")
         text = self.text(tokens.to(first.dtype)).expand(batch, -1, -1)
         return torch.cat([first, text], 1), torch.cat([ones, mask.expand(batch, -1)], 1)
 
@@ -377,9 +379,8 @@ class UNet(nn.Module):
         """x_t and the picture beside it, if the network has one, as channels of one tensor."""
         config, multiple = self.config, self.config.multiple
         if x.ndim != 4 or x.shape[1] != config.in_channels:
-            raise ValueError(
-                f"expected pictures of shape (B, {config.in_channels}, H, W), got {tuple(x.shape)}"
-            )
+            wanted = f"(B, {config.in_channels}, H, W)"
+            raise ValueError(f"expected pictures of shape {wanted}, got {tuple(x.shape)}")
         if x.shape[2] % multiple or x.shape[3] % multiple:
             raise ValueError(
                 f"height and width must be multiples of {multiple} (stem {config.stem}, "
