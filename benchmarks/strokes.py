@@ -34,13 +34,13 @@ SHIFTS = (1.5, 2.0, 3.0)
 def from_real_glyphs(pipeline: Pipeline, judge: Judge, t: int) -> dict[str, float]:
     """Specks and off-white of held-out glyphs drawn again from timestep t on."""
     grid = [t, *(step for step in pipeline.timesteps(STEPS) if step < t)]
-    x0 = pipeline.config.space.to_data(judge.test.images[:GLYPHS])
+    x0 = pipeline.config.space.to_data(judge.test.images[:GLYPHS]).to(pipeline.device)
     noise = [samplers.seeded_generator(0, i) for i in range(GLYPHS)]
     eps = samplers.standard_normal(tuple(x0.shape), noise, pipeline.device)
     x_t = pipeline.schedule.add_noise(x0, eps, t)
     told = pipeline.denoiser(judge.test.texts[:GLYPHS])
     x = samplers.sample(told, x_t, "dpmpp_2m_sde", generator=noise, timesteps=grid)
-    return strokes(pipeline.config.space.to_images(x))
+    return strokes(pipeline.config.space.to_images(x).cpu())
 
 
 def strokes(images: torch.Tensor) -> dict[str, float]:

@@ -65,12 +65,15 @@ class Lesson:
         self.model = dataclasses.replace(model, shift=theirs.shift, space=theirs.space)
         return self.model
 
-    def begin(self, network: nn.Module, averaged: nn.Module, text: str | None) -> None:
+    def begin(
+        self, network: nn.Module, averaged: nn.Module, text: str | None, compiled: bool
+    ) -> None:
         """Give the student its teacher's weights, and keep the average of its own.
 
         Args:
             network, averaged: the student and its average.
             text: the fingerprint of the text encoder.
+            compiled: whether to use torch.compile for those that are asked, too.
 
         Raises:
             ValueError: for a student of another shape, or another text encoder.
@@ -94,6 +97,9 @@ class Lesson:
                     f"the student must have the shape of its teacher {self.name}, and numbers = 2 "
                     f"({reason})"
                 ) from error
+        if compiled:
+            self.teacher.compile()
+            averaged.compile()
         self.distillation = Distillation(
             self.student,
             self.teacher,

@@ -151,7 +151,7 @@ class Trainer:
 
         self.averaged = copy.deepcopy(self.network).requires_grad_(False)
         if self.lesson is not None:
-            self.lesson.begin(self.network, self.averaged, fingerprint)
+            self.lesson.begin(self.network, self.averaged, fingerprint, config.compile)
             self.held_out = None  # the loss of a student says nothing of what it draws
         optimizer = torch.optim.AdamW(
             self.network.parameters(),
