@@ -19,6 +19,7 @@ from minidiff.inputs import Size, as_path, check_settings, plain_torch, sides
 from minidiff.networks import NETWORKS, Description, build, config_of, describe, registered
 from minidiff.schedules import Schedule, make_schedule
 from minidiff.spaces import SPACES, Pixels, name_of
+from minidiff.stages import FirstStage, check_second
 from minidiff.storage import CheckpointError, read_info, read_tensors, write_folder
 
 # Where a text is followed is decided while there is much noise, so the steps lie closer together
@@ -41,6 +42,7 @@ class ModelConfig:
         text_encoder: its name, or None for a network without text.
         text_fingerprint: identifies the encoder's weights.
         max_tokens: prompts are cut there.
+        first_stage: of the second stage of a cascade, the first; else None.
 
     Raises:
         ValueError: for a value of another type, out of range or that does not fit the others,
@@ -58,6 +60,7 @@ class ModelConfig:
     text_encoder: str | None = None
     text_fingerprint: str | None = None
     max_tokens: int = 32
+    first_stage: FirstStage | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -66,7 +69,9 @@ class ModelConfig:
                 f"num_train_timesteps must be at most 1,000,000, got {self.num_train_timesteps}"
             )
         name_of(self.space)  # refuses an unknown one
-        check_network(self, self.space)
+        network = check_network(self, self.space)
+        if self.first_stage is not None:
+            check_second(self, network, self.space)
         if self.shift is None:
             object.__setattr__(self, "shift", SHIFT.get(self.schedule, 1.0))
         self.make_schedule().timesteps(1)  # a shift that cannot be is found out now
@@ -86,10 +91,13 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """As plain values, the network and the space under their names: {"unet": {…}, …}."""
         rest = [f.name for f in dataclasses.fields(self) if f.name not in ("network", "space")]
+        rest.remove("first_stage")
+        first = self.first_stage
         return {
             describe(self.network).name: dataclasses.asdict(self.network),
             name_of(self.space): dataclasses.asdict(self.space),
             **{name: getattr(self, name) for name in rest},
+            **({} if first is None else {"first_stage": dataclasses.asdict(first)}),
         }
 
     @classmethod
@@ -102,6 +110,8 @@ class ModelConfig:
         values = dict(values)
         if "data_mean" in values:  # version 1 had pixels only
             values["pixels"] = {"mean": values.pop("data_mean"), "std": values.pop("data_std")}
+        if "first_stage" in values:
+            values["first_stage"] = FirstStage(**values["first_stage"])
         name = registered({n: v for n, v in values.items() if n not in SPACES}, NETWORKS, "network")
         network = config_of(name, values.pop(name))
         space = registered(values, SPACES, "space")

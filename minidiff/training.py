@@ -44,6 +44,7 @@ from minidiff.inputs import as_path
 from minidiff.model import save_model
 from minidiff.recipe import TrainingConfig
 from minidiff.resume import Beginning, checkpoint
+from minidiff.second_stage import with_first
 from minidiff.trackers import checked, track, tracked
 
 
@@ -130,7 +131,7 @@ class Trainer:
         self.stages: list[dict[str, Any]] = []  # of the training before this run, oldest first
         # What does not fit is found out before minutes go into encoding texts.
         storage.check_replaceable(self.folder / "model")
-        model = config.model_for(dataset.images)
+        model = with_first(config, config.model_for(dataset.images))
         model = beginning.check(config, model, self.data, len(dataset.images))
 
         torch.manual_seed(config.seed)  # the first weights
@@ -224,6 +225,8 @@ class Trainer:
 
     def _train(self) -> None:
         config, processes = self.config, self.accelerator.num_processes
+        if self.batches.beside is not None and not self.finished:
+            _ = self.batches.beside.redrawn  # before the clock starts
         bar = tqdm(
             total=config.steps * config.batch_size,
             initial=self.step_count * config.batch_size,
