@@ -110,7 +110,7 @@ def test_processes_share_what_one_would_see(recipe: TrainingConfig) -> None:
 
 
 def test_what_is_told_is_true(recipe: TrainingConfig) -> None:
-    """A picture that is said to be clean and real is just that; the others are as far off as said."""
+    """What is said to be clean and real is just that; the others are as far off as said."""
     recipe = dataclasses.replace(recipe, batch_size=200)
     beside, index = beside_of(recipe), torch.arange(200) % 20
     shown = beside(0, index, slice(0, 200))
@@ -121,7 +121,7 @@ def test_what_is_told_is_true(recipe: TrainingConfig) -> None:
     assert torch.equal(noise, shown[:, 1].amin((1, 2)))
     clean = (noise == 0) & (redrawn == 0)
     assert 10 < clean.sum() < 90 and (error[clean] == 0).all() and (error[~clean] > 0).all()
-    assert noise.max() <= 0.5 and 0.1 <= redrawn[redrawn > 0].min() and redrawn.max() <= 0.7
+    assert noise.max() <= 0.5 and redrawn[redrawn > 0].min() >= 0.1 and redrawn.max() <= 0.7
     only_noise = (noise > 0.2) & (redrawn == 0)
     assert (error[only_noise] / noise[only_noise] ** 2).mean() == pytest.approx(2, rel=0.5)
 
@@ -170,7 +170,7 @@ def test_recipes_that_no_second_stage_can_have(recipe: TrainingConfig) -> None:
     with pytest.raises(ValueError, match=r"condition_channels is 1, .* set it to 3"):
         dataclasses.replace(recipe, network=dataclasses.replace(LARGE, condition_channels=1))
     text_too = dataclasses.replace(LARGE, text_dim=WIDTH)
-    with pytest.raises(ValueError, match="reads no text.*text_encoder = false"):
+    with pytest.raises(ValueError, match=r"reads no text.*text_encoder = false"):
         dataclasses.replace(recipe, network=text_too, text_encoder="words")
     with pytest.raises(ValueError, match="without first knows of no picture"):
         dataclasses.replace(recipe, first=None)
@@ -184,5 +184,5 @@ def test_a_run_whose_first_stage_has_changed_does_not_go_on(
     train(dataclasses.replace(recipe, steps=2), tmp_path / "run")
     _, config, _ = load_model(first)
     save_model(first, awake(SMALL, seed=1), config)
-    with pytest.raises(ValueError, match="the first stage of this run had the weights .*put them"):
+    with pytest.raises(ValueError, match=r"the first stage of this run had the weights .*put them"):
         train(recipe, tmp_path / "run", resume=True)
