@@ -84,6 +84,14 @@ def with_first(config: TrainingConfig, model: ModelConfig) -> ModelConfig:
     return dataclasses.replace(model, first_stage=FirstStage(name, weights), shift=1.0)
 
 
+def reads_text(config: TrainingConfig) -> bool:
+    """Whether a model of this recipe can be told what to draw, be it by its first stage."""
+    if config.first is None:
+        return config.text_encoder is not None
+    folder = find_model(config.first)
+    return read_config(folder, read_info(folder)).text_encoder is not None
+
+
 class Beside:
     """The pictures that lie beside x_t; called with the number of a step.
 

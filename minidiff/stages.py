@@ -49,10 +49,12 @@ class FirstStage:
 
 
 def halved(images: Tensor) -> Tensor:
-    """Pictures (B, C, 2 H, 2 W), uint8, at half their size: the mean of 2 × 2 pixels each.
+    """Pictures (B, C, 2 H, 2 W) at half their size: the mean of 2 × 2 pixels each.
 
     Of the glyphs this differs by a third of a grey value in 255 from drawing them at that size.
     """
+    if images.is_floating_point():
+        return F.avg_pool2d(images, 2)
     parts = [F.avg_pool2d(part.float(), 2).round().to(torch.uint8) for part in images.split(1024)]
     return torch.cat(parts)
 
