@@ -24,6 +24,7 @@ from minidiff.model import ModelConfig
 from minidiff.networks import describe
 from minidiff.recipe import TrainingConfig
 from minidiff.samplers import seeded_generator
+from minidiff.second_stage import Beside
 from minidiff.spaces import SPACES
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Batch:
     x0: Tensor  #: (b, C, H, W) the data
     eps: Tensor  #: noise like it
     t: Tensor  #: (b,) timesteps in 1 … T
-    condition: dict[str, Any]  #: keyword arguments of the network: tokens and mask, or none
+    condition: dict[str, Any]  #: arguments of the network: tokens and mask, a picture, or none
     draw: Tensor | None = None  #: (2, b) uniform, for a student: see `minidiff.distillation`
 
 
@@ -81,6 +82,8 @@ class Batches:
         each = config.batch_size // accelerator.num_processes
         first = each * accelerator.process_index
         self.mine = slice(first, first + each)  # of the rows of a batch
+        second = config.first is not None
+        self.beside = Beside(config, model, dataset, accelerator) if second else None
         # Tokens that a prompt is padded to; None: as many as the longest of the batch has. A fixed
         # length for compiled code; on a GPU, where finding the longest means waiting; and for
         # several processes, which expect a gradient of every weight, be all their texts empty.
@@ -107,7 +110,10 @@ class Batches:
         if config.teacher is not None:
             draw = seeded_generator(config.seed, "lesson", step)
             lesson = self._send(torch.rand(2, size, generator=draw)[:, mine])
-        return Batch(x0, eps, self._send(t), self._prompts(index, choice, hide), lesson)
+        condition = self._prompts(index, choice, hide)
+        if self.beside is not None:
+            condition["picture"] = self.beside(step, index, mine)
+        return Batch(x0, eps, self._send(t), condition, lesson)
 
     def order(self, step: int) -> Tensor:
         """(batch,) pictures of a step: every epoch goes through all in an order of its own."""
@@ -146,6 +152,8 @@ class Batches:
     def whole(self, index: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """Pictures by their places (b,), uint8, and the condition that their whole texts make."""
         condition = {} if self.texts is None else self.read(self.rows[index, 0])
+        if self.beside is not None:
+            condition["picture"] = self.beside.held_out(index)
         return self.images[index.to(self.device)], condition
 
     def _send(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minidiff import plots, shell
+from minidiff.cascade import stages
 from minidiff.datasets import ImageFolder
 from minidiff.glyphs import GlyphDataset
 from minidiff.inputs import warn
@@ -18,6 +19,7 @@ from minidiff.networks import NETWORKS, describe
 from minidiff.pipeline import Pipeline
 from minidiff.recipe import TrainingConfig, recipe_values
 from minidiff.run_folder import newest_info
+from minidiff.second_stage import reads_text
 from minidiff.spaces import SPACES
 from minidiff.storage import read_info
 
@@ -63,7 +65,7 @@ def pictures_of(
             f"image_size is {list(size)}, but glyphs are square: set one number, or give pictures "
             "of your own with --data"
         )
-    return config, dataset, held_out, (prompts if config.text_encoder and prompts else [""])
+    return config, dataset, held_out, (prompts if reads_text(config) and prompts else [""])
 
 
 def how_to_read(
@@ -152,9 +154,8 @@ class SampleGrids:
 
     def draw(self, trainer: Trainer) -> None:
         if self.pipeline is None:
-            self.pipeline = Pipeline(
-                trainer.averaged, trainer.model_config, trainer.record(), trainer.device
-            )
+            *model, second = stages(trainer.averaged, trainer.model_config, trainer.record())
+            self.pipeline = Pipeline(*model, trainer.device, second)
         images = self.pipeline(self.prompts, num_images_per_prompt=8)
         folder = trainer.folder / "samples"
         folder.mkdir(exist_ok=True)

@@ -18,9 +18,11 @@ from tqdm.auto import tqdm
 
 from minidiff.denoisers import Denoiser, Guided, Prediction
 from minidiff.frames import Frames
+from minidiff.inputs import sides
 from minidiff.pipeline import BATCH, Pipeline
 from minidiff.samplers import SAMPLERS, StepRule, sample_steps, seeded_generator, standard_normal
 from minidiff.schedules import Schedule, whole_number
+from minidiff.stages import halved
 
 
 class Blend(Denoiser):
@@ -108,13 +110,20 @@ def steps(
     sources = [seeded_generator(seed, i) for i in numbers]
     x = standard_normal((len(numbers), *pipeline.config.shape), sources, pipeline.device)
     grid, rule = pipeline.timesteps(num_inference_steps), SAMPLERS[sampler]
+    second, enlarging = pipeline.second, SAMPLERS["ddim"]
     if picture is not None:
-        known = pipeline.space.to_data(checked_size("picture", picture, pipeline)[None]).to(x)
+        whole = checked_size("picture", picture, pipeline)[None]
+        known = pipeline.space.to_data(whole if second is None else halved(whole)).to(x)
         t = _starting_time(strength, grid[0])
         x = pipeline.schedule.add_noise(known.expand_as(x), x, t)
         grid = [t, *(s for s in grid if s < t)]
         if mask is not None:
-            rule = put_back(rule, pipeline.schedule, known, _kept(mask, pipeline))
+            keep = _kept(mask, pipeline)
+            if second is not None:
+                large = second.space.to_data(whole).to(x)
+                enlarging = put_back(enlarging, second.schedule, large, keep)
+                keep = halved(keep.float()) == 1  # of what is partly kept, all is drawn anew
+            rule = put_back(rule, pipeline.schedule, known, keep)
     elif mask is not None:
         raise ValueError("a mask says what is drawn anew of a picture: give the picture, too")
 
@@ -131,7 +140,12 @@ def steps(
         guided = Guided(told, without, guidance_scale, clip=pipeline.space.data_range)
         walks.append(sample_steps(guided, x[part], rule, generator=sources[part], timesteps=grid))
     bar = tqdm(zip(*walks), "Drawing", len(grid) - 1, False, unit=" steps", disable=not progress)
-    return Frames(len(grid) - 1, iter(bar), pipeline.space)
+    frames = Frames(len(grid) - 1, iter(bar), pipeline.space)
+    if second is None:
+        return frames
+    sources = [seeded_generator(seed, "second stage", i) for i in numbers]
+    how = second.settings({})
+    return second.after(frames, pipeline.space, sources, **how, rule=enlarging, progress=progress)
 
 
 def _starting_time(strength: float, last: int) -> int:
@@ -154,7 +168,7 @@ def checked_size(what: str, picture: Tensor, pipeline: Pipeline) -> Tensor:
     Raises:
         ValueError: naming it and both sizes.
     """
-    height, width = (side * pipeline.space.factor for side in pipeline.config.shape[1:])
+    height, width = sides(pipeline.image_size)
     if picture.shape[-2:] != (height, width):
         given = " × ".join(map(str, reversed(picture.shape[-2:])))
         raise ValueError(

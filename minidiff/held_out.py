@@ -55,13 +55,19 @@ def loss_by_timestep(
     eps = torch.randn(x0.shape, generator=seeded_generator(0, "loss")).to(x0.device)
     schedule = config.make_schedule()
     denoiser = NetworkDenoiser(network, schedule, config.prediction_type, **condition)
+    # Larger pictures in several parts, for memory's sake.
+    parts = torch.arange(len(x0)).split(max(1, HELD_OUT * 4096 // x0[0, 0].numel()))
     result, mode = {}, network.training
     network.eval()
     try:
         for k in range(bins):
             t = round(schedule.num_train_timesteps * (2 * k + 1) / (2 * bins))
-            losses = denoiser.loss(x0, torch.full((len(x0),), t, device=x0.device), eps)
-            result[str(t)] = round(losses.mean().item(), 5)
+            times = torch.full((len(x0),), t, device=x0.device)
+            losses = []
+            for part in parts:
+                told = {n: v if len(v) == 1 else v[part] for n, v in condition.items()}
+                losses.append(denoiser.given(**told).loss(x0[part], times[part], eps[part]))
+            result[str(t)] = round(torch.cat(losses).mean().item(), 5)
     finally:
         network.train(mode)
     return {**result, "mean": round(sum(result.values()) / bins, 5)}

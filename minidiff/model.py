@@ -19,6 +19,7 @@ from minidiff.inputs import Size, as_path, check_settings, plain_torch, sides
 from minidiff.networks import NETWORKS, Description, build, config_of, describe, registered
 from minidiff.schedules import Schedule, make_schedule
 from minidiff.spaces import SPACES, Pixels, name_of
+from minidiff.stages import FirstStage, check_second
 from minidiff.storage import CheckpointError, read_info, read_tensors, write_folder
 from minidiff.student import Student
 
@@ -43,6 +44,7 @@ class ModelConfig:
         text_fingerprint: identifies the encoder's weights.
         max_tokens: prompts are cut there.
         student: for a network that draws in few evaluations, what it was made for; else None.
+        first_stage: of the second stage of a cascade, the first; else None.
 
     Raises:
         ValueError: for a value of another type, out of range or that does not fit the others,
@@ -61,6 +63,7 @@ class ModelConfig:
     text_fingerprint: str | None = None
     max_tokens: int = 32
     student: Student | None = None
+    first_stage: FirstStage | None = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -69,8 +72,11 @@ class ModelConfig:
                 f"num_train_timesteps must be at most 1,000,000, got {self.num_train_timesteps}"
             )
         name_of(self.space)  # refuses an unknown one
-        if check_network(self, self.space).numbers != (0 if self.student is None else 2):
+        network = check_network(self, self.space)
+        if network.numbers != (0 if self.student is None else 2):
             raise ValueError("a network that is told two numbers is a student's: give both or none")
+        if self.first_stage is not None:
+            check_second(self, network, self.space)
         if self.shift is None:
             object.__setattr__(self, "shift", SHIFT.get(self.schedule, 1.0))
         self.make_schedule().timesteps(1)  # a shift that cannot be is found out now
@@ -89,14 +95,14 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, the network and the space under their names: {"unet": {…}, …}."""
-        apart = ("network", "space", "student")
+        apart = ("network", "space", "student", "first_stage")
         rest = [f.name for f in dataclasses.fields(self) if f.name not in apart]
-        student = {} if self.student is None else {"student": dataclasses.asdict(self.student)}
+        made_for = {"student": self.student, "first_stage": self.first_stage}
         return {
             describe(self.network).name: dataclasses.asdict(self.network),
             name_of(self.space): dataclasses.asdict(self.space),
             **{name: getattr(self, name) for name in rest},
-            **student,
+            **{name: dataclasses.asdict(x) for name, x in made_for.items() if x is not None},
         }
 
     @classmethod
@@ -109,10 +115,11 @@ class ModelConfig:
         values = dict(values)
         if "data_mean" in values:  # version 1 had pixels only
             values["pixels"] = {"mean": values.pop("data_mean"), "std": values.pop("data_std")}
+        for key, kind in (("student", Student), ("first_stage", FirstStage)):
+            if key in values:
+                values[key] = kind(**values[key])
         name = registered({n: v for n, v in values.items() if n not in SPACES}, NETWORKS, "network")
         network = config_of(name, values.pop(name))
-        if values.get("student") is not None:
-            values["student"] = Student(**values["student"])
         space = registered(values, SPACES, "space")
         return cls(network=network, space=SPACES[space](**values.pop(space)), **values)
 

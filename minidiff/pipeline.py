@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from minidiff import samplers, student
+from minidiff.cascade import SecondStage, check_alone, stages
 from minidiff.denoisers import Denoiser, Guided, NetworkDenoiser
 from minidiff.frames import Frames
-from minidiff.inputs import as_device, sides, warn
+from minidiff.inputs import Size, as_device, sides, warn
 from minidiff.model import ModelConfig, load_model, save_model
 from minidiff.networks import describe
+from minidiff.prompts import as_list, warned_without_effect
 from minidiff.schedules import whole_number
 from minidiff.shelf import DEFAULT_MODEL, find_model
 from minidiff.storage import CheckpointError
@@ -56,9 +58,11 @@ class Pipeline:
         record: how it came about. Its "words", if it has them, need no notice in a prompt: the text
             encoder makes nothing of them, but the network was trained with them.
         device: where to run; `default_device()` if None.
+        second: enlarges what the network draws, in a cascade.
 
     Raises:
-        ValueError: for a device that is not here, or the config of another network.
+        ValueError: for a device that is not here, the config of another network, or a second stage
+            in the place of a model.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Pipeline:
         config: ModelConfig,
         record: dict[str, Any] | None = None,
         device: torch.device | str | None = None,
+        second: SecondStage | None = None,
     ) -> None:
         shape = getattr(network, "config", None)
         if type(shape) is type(config.network) and shape != config.network:
@@ -74,14 +79,22 @@ class Pipeline:
                 f"the network's shape is {shape}, but that of config.network {config.network}: "
                 "give the config that it was trained with"
             )
+        check_alone(config)
         self.device = default_device() if device is None else as_device(device)
         self.network = network.to(self.device).eval()
         self.config, self.space, self.record = config, config.space, record or {}
         self.schedule = config.make_schedule()
+        self.second = None if second is None else second.to(self.device)
+
+    @property
+    def image_size(self) -> Size:
+        """Height and width of the pictures in pixels; one number for a square."""
+        return (self.second or self).config.image_size
 
     def __repr__(self) -> str:
-        parameters = sum(p.numel() for p in self.network.parameters())
-        height, width = sides(self.config.image_size)
+        both = self.network, *([] if self.second is None else [self.second.network])
+        parameters = sum(p.numel() for network in both for p in network.parameters())
+        height, width = sides(self.image_size)
         return f"Pipeline({height} × {width}, {parameters / 1e6:.1f} M parameters, {self.device})"
 
     def save(self, folder: str | Path) -> None:
@@ -92,7 +105,10 @@ class Pipeline:
             OSError: where it cannot be written; what was there before is untouched then.
             TypeError: for a folder that is no path.
         """
-        save_model(folder, self.network, self.config, self.record)
+        if self.second is not None:
+            self.second.save(folder, self.network, self.config, self.record)
+        else:
+            save_model(folder, self.network, self.config, self.record)
 
     def to(self, device: torch.device | str) -> Pipeline:
         """Move it to another device, and return it.
@@ -102,6 +118,8 @@ class Pipeline:
         """
         self.device = as_device(device)
         self.network.to(self.device)
+        if self.second is not None:
+            self.second.to(self.device)
         self.__dict__.pop("text_encoder", None)  # loaded there when it is needed again
         return self
 
@@ -159,7 +177,8 @@ class Pipeline:
             timesteps: a falling grid of your own, used instead of num_inference_steps. It may end
                 above 0: then the pictures still hold noise.
             progress: show a bar with the time left.
-            options: of the sampler, for instance eta of ddim.
+            options: of the sampler, for instance eta of ddim; of a cascade also those that
+                `SecondStage.settings` takes. Its frames are those of both stages.
 
         Returns:
             A `Frame` for every step, an iterator of known length. The last one's `images` are the
@@ -188,6 +207,7 @@ class Pipeline:
         if generators is None:
             seeds = [(seed, i) for _ in prompts for i in range(images)]
             generators = [samplers.seeded_generator(*key) for key in seeds]
+        enlarging = {} if self.second is None else self.second.settings(options)
         grid = self.timesteps(steps) if timesteps is None else timesteps
         # A list, because an iterator could be walked only once.
         several = isinstance(grid, Iterable) and getattr(grid, "ndim", 1) != 0
@@ -199,7 +219,7 @@ class Pipeline:
         empty = torch.empty(0, *self.config.shape)
         samplers.sample_steps(nothing, empty, sampler, steps, **options)
 
-        if _warned_without_effect(prompt, prompts, negative_prompt, guidance_scale):
+        if warned_without_effect(prompt, prompts, negative_prompt, guidance_scale):
             negative_prompt = ""
         self._notice([*prompts, negative_prompt])
         text, negative = self._encode(prompts), self._encode([negative_prompt])
@@ -218,7 +238,12 @@ class Pipeline:
             walks.append(walk)
         count = len(grid) - 1
         bar = tqdm(zip(*walks), "Drawing", count, False, unit=" steps", disable=not progress)
-        return Frames(count, iter(bar), self.space)
+        frames = Frames(count, iter(bar), self.space)
+        if self.second is None:
+            return frames
+        if generator is None:
+            generators = [samplers.seeded_generator(s, "second stage", i) for s, i in seeds]
+        return self.second.after(frames, self.space, generators, progress=progress, **enlarging)
 
     def __call__(self, prompt: str | Sequence[str], **settings: Any) -> Tensor:
         """The pictures at the end of `steps`, which takes the same arguments: (N, C, H, W)."""
@@ -252,7 +277,7 @@ class Pipeline:
             UserWarning: when the text encoder can make nothing of a prompt, or does not read it to
                 its end.
         """
-        prompts = _as_list(prompt)
+        prompts = as_list(prompt)
         self._notice(prompts)
         return self._denoiser(**self._encode(prompts))
 
@@ -277,7 +302,7 @@ class Pipeline:
     # ------------------------------------------------------------------ how it is done
 
     def _checked_prompts(self, prompt: Any, negative_prompt: Any) -> list[str]:
-        prompts = _as_list(prompt)
+        prompts = as_list(prompt)
         if not isinstance(negative_prompt, str):
             raise TypeError(f"negative_prompt must be one text, got {negative_prompt!r}")
         if self.config.text_encoder is None and "".join([*prompts, negative_prompt]).strip():
@@ -328,7 +353,7 @@ class Pipeline:
 
         text = self.config.max_tokens * (describe(self.config.network).text_dim or 0)
         # The state and two predictions for each, with and without guidance, and the text twice.
-        each = 4 * (18 * math.prod(self.config.shape) + 2 * text)
+        each = 4 * (18 * math.prod((self.second or self).config.shape) + 2 * text)
         fit = int(psutil.virtual_memory().available * 0.8) // each
         if images > fit:
             raise ValueError(
@@ -337,41 +362,8 @@ class Pipeline:
             )
 
 
-def _as_list(prompt: Any) -> list[str]:
-    # Of what has no order or several dimensions, iteration gives something else than the texts.
-    no_list = (
-        isinstance(prompt, str | bytes | bytearray | Mapping | Set)
-        or getattr(prompt, "ndim", 1) != 1
-    )
-    prompts = [prompt] if no_list or not isinstance(prompt, Iterable) else list(prompt)
-    if not prompts:
-        raise ValueError('there is no prompt: give a text such as "gold" ("" for anything)')
-    for text in prompts:
-        if not isinstance(text, str):
-            raise TypeError(f'a prompt must be a text such as "gold", or a list, got {text!r}')
-    return prompts
-
-
 def _pick(condition: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
     return {name: value[rows.to(value.device)] for name, value in condition.items()}
-
-
-def _warned_without_effect(
-    prompt: Any, prompts: list[str], negative_prompt: str, guidance_scale: float
-) -> bool:
-    """Say of a text that the scale leaves without effect; True if it is the negative one."""
-    if guidance_scale == 0 and "".join(prompts).strip():
-        warn(
-            f"prompt {prompt!r} has no effect, because guidance_scale is 0: give 1 to turn "
-            "guidance off, or a scale such as 3",
-        )
-    idle = guidance_scale == 1 and bool(negative_prompt.strip())
-    if idle:
-        warn(
-            f"negative_prompt {negative_prompt!r} has no effect, because guidance is off "
-            "(guidance_scale 1): give a scale such as 3",
-        )
-    return idle
 
 
 @cache
@@ -401,4 +393,6 @@ def load(
     Warns:
         UserWarning: if a folder here has the name of a model that ships, which is taken.
     """
-    return Pipeline(*load_model(find_model(name_or_path)), device=device)
+    folder = find_model(name_or_path)
+    network, config, record, second = stages(*load_model(folder), folder)
+    return Pipeline(network, config, record, device, second)

@@ -20,9 +20,11 @@ from minidiff.model import ModelConfig, check_network
 from minidiff.networks import NETWORKS, config_of, describe, registered
 from minidiff.spaces import SPACES
 from minidiff.student import Student
+from minidiff.stages import check_second
 from minidiff.unet import UNetConfig
 
 RECIPES = Path(__file__).parent / "recipes"
+STUDENTS = ("teacher", "student_steps", "student_guidance")  # settings that others do not have
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class TrainingConfig:
         log_every, evaluate_every, sample_every, save_every: in steps.
         bfloat16_on_cpu: compute in bfloat16 on a processor that has it (AVX-512 BF16), which takes
             two thirds of the time; on others as ever. A GPU's half precision needs no asking.
+        first: of the second stage of a cascade: the model whose pictures it enlarges to twice their
+            size, see `minidiff.second_stage`; a name that ships or a folder.
+        variants: how often that draws every picture again before the training, 1 to 64.
         compile: use torch.compile (minutes to start; then faster, most of all on a GPU).
         seed: of everything random.
 
@@ -101,6 +106,8 @@ class TrainingConfig:
     bfloat16_on_cpu: bool = False
     compile: bool = False
     seed: int = 0
+    first: str | None = None
+    variants: int = 1
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -148,11 +155,16 @@ class TrainingConfig:
                 f"teacher is {self.teacher!r} but {network.name}.numbers is {network.numbers}: a "
                 "student is told 2 numbers, the guidance scale and the steps; others none"
             )
-        if network.condition_channels:
+        if self.first is not None:
+            check_second(self, network, SPACES[self.space])
+        elif network.condition_channels:
             raise ValueError(
                 f"{network.name}.condition_channels is {network.condition_channels}, but a recipe "
-                "knows of no picture to lay beside x_t: set it to 0"
+                "without first knows of no picture to lay beside x_t: set it to 0, or first to the "
+                "model whose pictures are to be enlarged"
             )
+        if not 1 <= self.variants <= 64:
+            raise ValueError(f"variants must be from 1 to 64, got {self.variants}")
 
     @classmethod
     def recipe(cls, name_or_path: str | Path, **overrides: Any) -> TrainingConfig:
@@ -205,6 +217,9 @@ class TrainingConfig:
         """The way back: plain values, the network under its name: {"unet": {…}, …}."""
         network = {describe(self.network).name: dataclasses.asdict(self.network)}
         rest = [name for name in _settings(type(self)) if name != "network"]
+        of = {"first": ("first", "variants"), "teacher": STUDENTS}
+        silent = {n for key, names in of.items() if getattr(self, key) is None for n in names}
+        rest = [name for name in rest if name not in silent]  # they say nothing then
         return {**network, **{name: getattr(self, name) for name in rest}}
 
     def model_for(self, images: Tensor, student: Student | None = None) -> ModelConfig:

@@ -60,6 +60,12 @@ class Beginning:
             self.newest, self.info = run_folder.newest_info(self.folder)
             before = read_config(self.newest, self.info)
             check_recipe(self.info, config, data)
+            was, now = (m.first_stage and m.first_stage.weights for m in (before, model))
+            if was != now:
+                raise ValueError(
+                    f"the first stage of this run had the weights {was}, that of {config.first!r} "
+                    f"now is {now} (SHA-256): put them back, or start a new run from this one"
+                )
             count = self.info["record"]["training_images"]
             if count != pictures or not before.space.agrees(model.space):
                 raise ValueError(
@@ -84,6 +90,8 @@ class Beginning:
         free = {"text_encoder", "text_fingerprint", "max_tokens", "shift"}
         free |= set(run_folder.flat({name_of(before.space): dataclasses.asdict(before.space)}))
         for name in theirs:
+            if name.startswith("first_stage."):
+                continue  # the weights may learn to enlarge another's pictures
             if name not in free and theirs[name] != ours.get(name):
                 raise ValueError(
                     f"cannot start from {self.start}: its {name} is {theirs[name]!r}, here it is "

@@ -15,6 +15,7 @@ from minidiff.storage import read_info
 
 MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = "glyph64"
+FIRST = "first.safetensors"  # of a cascade that was saved whole: the weights of its first stage
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,16 @@ def pretrained() -> list[ModelCard]:
     cards = []
     for folder in _shipped().values():
         info = read_info(folder)
-        weights = folder / "model.safetensors"
+        weights = [folder / "model.safetensors"]
+        if first := info["model"].get("first_stage"):  # it ships, too
+            weights.append(folder.with_name(first["name"]) / "model.safetensors")
         record = info.get("record", {})
         cards.append(
             ModelCard(
                 folder.name,
                 info["model"]["image_size"],
-                _count_parameters(weights),
-                weights.stat().st_size / 1e6,
+                sum(map(_count_parameters, weights)),
+                sum(path.stat().st_size for path in weights) / 1e6,
                 record.get("quality", {}),
             )
         )

@@ -46,6 +46,7 @@ from minidiff.lesson import Lesson
 from minidiff.model import save_model
 from minidiff.recipe import TrainingConfig
 from minidiff.resume import Beginning, checkpoint
+from minidiff.second_stage import with_first
 from minidiff.trackers import checked, track, tracked
 
 
@@ -134,7 +135,7 @@ class Trainer:
         storage.check_replaceable(self.folder / "model")
         self.lesson = None if config.teacher is None else Lesson(config, self.device)
         if self.lesson is None:
-            model = config.model_for(dataset.images)
+            model = with_first(config, config.model_for(dataset.images))
         else:
             model = self.lesson.agreed(config.model_for(dataset.images, self.lesson.student))
         model = beginning.check(config, model, self.data, len(dataset.images))
@@ -240,6 +241,8 @@ class Trainer:
 
     def _train(self) -> None:
         config, processes = self.config, self.accelerator.num_processes
+        if self.batches.beside is not None and not self.finished:
+            _ = self.batches.beside.redrawn  # before the clock starts
         bar = tqdm(
             total=config.steps * config.batch_size,
             initial=self.step_count * config.batch_size,

@@ -24,10 +24,11 @@ ORDER = [
     "schedules", "denoisers", "samplers", "unet", "student", "distillation", "toys", "inputs",
     "storage", "cache",
     "captions", "glyphs", "pictures", "listings", "datasets", "encoder_files", "text", "texts",
-    "networks", "spaces", "model", "recipe", "endings", "run_folder", "run_log", "hub", "shelf",
-    "held_out", "batches", "lesson", "resume", "devices", "trackers", "training", "frames", "pipeline",
-    "editing", "recogniser", "metrics", "wanted", "evaluation", "report", "plots", "figures",
-    "copying", "curves", "provenance", "shell", "cli_train", "cli_sample", "cli_more", "cli",
+    "networks", "spaces", "stages", "model", "recipe", "endings", "run_folder", "run_log", "hub",
+    "shelf", "held_out", "second_stage", "batches", "lesson", "resume", "devices", "trackers", "training",
+    "frames", "cascade", "prompts", "pipeline", "editing", "recogniser", "metrics", "wanted",
+    "evaluation", "report", "plots", "figures", "copying", "curves", "provenance", "shell",
+    "cli_train", "cli_sample", "cli_more", "cli",
 ]  # fmt: skip
 
 
