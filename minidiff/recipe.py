@@ -19,8 +19,8 @@ from minidiff.inputs import Size, as_path, check_settings, is_file, sides, warn_
 from minidiff.model import ModelConfig, check_network
 from minidiff.networks import NETWORKS, config_of, describe, registered
 from minidiff.spaces import SPACES
-from minidiff.student import Student
 from minidiff.stages import check_second
+from minidiff.student import Student
 from minidiff.unet import UNetConfig
 
 RECIPES = Path(__file__).parent / "recipes"
