@@ -75,14 +75,14 @@ class Distillation:
         self.student, self.teacher, self.averaged = student, teacher, averaged
         self.schedule, self.prediction_type, self.clip = schedule, prediction_type, clip
         # Every walk's timesteps are among the teacher's.
-        self.finest = student.evaluations[-1] * SMALL
-        grid = schedule.timesteps(self.finest)
-        for steps in student.evaluations:
-            if grid[:: self.finest // steps] != schedule.timesteps(steps):
-                raise ValueError(
-                    f"a walk of {steps} steps is no part of one of {self.finest}: the schedule has "
-                    f"{schedule.num_train_timesteps} timesteps, which are too few"
-                )
+        self.finest, last = student.evaluations[-1] * SMALL, schedule.num_train_timesteps
+        grid = schedule.timesteps(min(self.finest, last))
+        walks = ((grid[:: self.finest // n], schedule.timesteps(n)) for n in student.evaluations)
+        if len(grid) <= self.finest or any(ours != theirs for ours, theirs in walks):
+            raise ValueError(
+                f"the schedule has {last} timesteps, which are too few for a teacher's walk of "
+                f"{self.finest} steps: give fewer student_steps"
+            )
         self.grid = torch.tensor(grid)
 
     def loss(

@@ -96,6 +96,11 @@ def steps(
             mask without a picture or with nothing to draw, a strength out of range, or a blend of
             other than two prompts; and for what `sample_steps` refuses.
     """
+    if pipeline.config.student is not None:
+        raise ValueError(
+            "this model has learnt to jump from noise, not to go on from a picture or between two "
+            "prompts: take its teacher, such as glyph64"
+        )
     texts = [prompt] if isinstance(prompt, str) else list(prompt)
     count = whole_number("num_images_per_prompt", num_images_per_prompt)
     if count < 1:

@@ -279,7 +279,8 @@ class Pipeline:
         """
         prompts = as_list(prompt)
         self._notice(prompts)
-        return self._denoiser(**self._encode(prompts))
+        told = {} if self.config.student is None else self.config.student.told()
+        return self._denoiser(**told, **self._encode(prompts))
 
     def timesteps(self, num_inference_steps: int) -> list[int]:
         """The falling grid, T to 0, that a call takes: closer together where there is much noise.
@@ -317,10 +318,7 @@ class Pipeline:
         steps: int,
     ) -> Denoiser:
         if self.config.student is not None:  # unclipped: its lines may lead beyond
-            told = self.config.student.numbers(
-                *torch.tensor([[guidance_scale], [steps]], device=self.device)
-            )
-            return self._denoiser(numbers=told, **condition)
+            return self._denoiser(**self.config.student.told(guidance_scale, steps), **condition)
         with_text, without = self._denoiser(**condition), self._denoiser(**negative)
         return Guided(with_text, without, guidance_scale, clip=self.space.data_range)
 

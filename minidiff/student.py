@@ -13,7 +13,7 @@ from torch import Tensor
 
 from minidiff.schedules import is_finite
 
-STEPS = 4  #: of its walk, unless others are asked for
+STEPS, GUIDANCE = 4, 3.0  #: of its walk, unless others are asked for
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class Student:
         """(B, 2) what the network is told: the scale's place in its range, and 1 / steps."""
         low, high = self.guidance
         return torch.stack([(scale - low) / (high - low), 1 / steps], dim=1)
+
+    def told(self, scale: float = GUIDANCE, steps: int = STEPS) -> dict[str, Tensor]:
+        """The argument of its network for a walk."""
+        return {"numbers": self.numbers(torch.tensor([float(scale)]), torch.tensor([1.0 * steps]))}
 
     def check(
         self, steps: int, scale: float, sampler: str, negative_prompt: str, timesteps: Any

@@ -349,7 +349,7 @@ class UNet(nn.Module):
         if len(told) != len(embedders):
             count, given = self.config.numbers, None if numbers is None else tuple(numbers.shape)
             raise ValueError(f"numbers must be (B, {count}) or (1, {count}), got {given}")
-        sines = (timestep_embedding(n, self.config.channels[0]).to(x.dtype) for n in told)
+        sines = (timestep_embedding(n, self.config.channels[0]).to(x) for n in told)
         embedding, *others = (embed(sine) for embed, sine in zip(embedders, sines))
         return sum(others, start=embedding)
 
