@@ -19,10 +19,14 @@ from typing import Any
 
 from torch import nn
 
+from minidiff.autoencoder import Autoencoder, AutoencoderConfig
 from minidiff.unet import UNet, UNetConfig
 
 #: name -> class, and class of its config.
-NETWORKS: dict[str, tuple[Any, Any]] = {"unet": (UNet, UNetConfig)}
+NETWORKS: dict[str, tuple[Any, Any]] = {
+    "unet": (UNet, UNetConfig),
+    "conv_autoencoder": (Autoencoder, AutoencoderConfig),
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Description:
         condition_channels: channels of a picture that is laid beside x_t (`picture=`); 0: none.
         multiple: height and width of x_t must be multiples of this.
         text_dim: width of the tokens that it reads (`tokens=` and `mask=`), or None for no text.
+        denoises: False for one that is no denoiser, but trained like one: it is called as
+            `network(x_0, eps)` and answers with its loss, (B,).
     """
 
     name: str
@@ -44,6 +50,7 @@ class Description:
     condition_channels: int = 0
     multiple: int = 1
     text_dim: int | None = None
+    denoises: bool = True
 
 
 def describe(config: Any) -> Description:

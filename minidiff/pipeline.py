@@ -68,6 +68,11 @@ class Pipeline:
         record: dict[str, Any] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
+        if not describe(config.network).denoises:
+            raise ValueError(
+                "this is an autoencoder, which draws nothing by itself: train a model in its "
+                "latents (recipe latents128), or open it with minidiff.latents.open_autoencoder"
+            )
         shape = getattr(network, "config", None)
         if type(shape) is type(config.network) and shape != config.network:
             raise ValueError(

@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 from minidiff import networks, run_folder, storage
 from minidiff.batches import (
+    Batch,
     Batches,
     PictureDataset,
     check_dataset,
@@ -41,6 +42,7 @@ from minidiff.devices import accelerator, bfloat16_on_cpu, usual_torch
 from minidiff.endings import RESUME, Ended, TrainingStopped, polite, uninterrupted
 from minidiff.held_out import chosen, loss_by_timestep
 from minidiff.inputs import as_path
+from minidiff.latents import space_of
 from minidiff.model import save_model
 from minidiff.recipe import TrainingConfig
 from minidiff.resume import Beginning, checkpoint
@@ -130,7 +132,7 @@ class Trainer:
         self.stages: list[dict[str, Any]] = []  # of the training before this run, oldest first
         # What does not fit is found out before minutes go into encoding texts.
         storage.check_replaceable(self.folder / "model")
-        model = config.model_for(dataset.images)
+        model = config.model_for(space_of(config, dataset.images, self.device))
         model = beginning.check(config, model, self.data, len(dataset.images))
 
         torch.manual_seed(config.seed)  # the first weights
@@ -167,11 +169,8 @@ class Trainer:
     def step(self) -> None:
         """One update of the weights."""
         batch = self.batches(self.step_count)
-        denoiser = NetworkDenoiser(
-            self.model, self.schedule, self.config.prediction_type, **batch.condition
-        )
         with bfloat16_on_cpu(self.config.bfloat16_on_cpu and self.device.type == "cpu"):
-            loss = denoiser.loss(batch.x0, batch.t, batch.eps).mean()
+            loss = self.loss(batch).mean()
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -182,6 +181,15 @@ class Trainer:
             self._average()
             self.losses += torch.stack([loss.detach(), torch.ones_like(loss)])
             self.step_count += 1
+
+    def loss(self, batch: Batch) -> Tensor:
+        """(b,) of the examples of a batch."""
+        if not networks.describe(self.config.network).denoises:  # an autoencoder
+            return self.model(batch.x0, batch.eps)
+        denoiser = NetworkDenoiser(
+            self.model, self.schedule, self.config.prediction_type, **batch.condition
+        )
+        return denoiser.loss(batch.x0, batch.t, batch.eps)
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -21,12 +21,14 @@ from helpers import ROOT, printed_by
 PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
-    "schedules", "denoisers", "samplers", "unet", "toys", "inputs", "storage", "cache",
-    "captions", "glyphs", "pictures", "listings", "datasets", "encoder_files", "text", "texts",
-    "networks", "spaces", "model", "recipe", "endings", "run_folder", "run_log", "hub", "shelf",
-    "held_out", "batches", "resume", "devices", "trackers", "training", "frames", "pipeline",
-    "editing", "recogniser", "metrics", "wanted", "evaluation", "report", "plots", "figures",
-    "copying", "curves", "provenance", "shell", "cli_train", "cli_sample", "cli_more", "cli",
+    "schedules", "denoisers", "samplers", "unet", "autoencoder", "toys", "inputs",
+    "storage", "cache", "captions", "glyphs", "pictures", "listings", "datasets",
+    "encoder_files", "text", "texts", "networks", "spaces", "model", "recipe", "endings",
+    "run_folder", "run_log", "hub", "shelf", "held_out", "latents", "batches", "resume",
+    "devices", "trackers", "training", "frames", "pipeline", "editing", "recogniser",
+    "metrics", "wanted", "evaluation", "reconstruction", "report", "plots", "figures",
+    "copying", "curves", "provenance", "shell", "cli_train", "cli_sample", "cli_more",
+    "cli",
 ]  # fmt: skip
 
 
