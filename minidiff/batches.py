@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,12 +21,12 @@ from torch import Tensor
 from minidiff.cache import cache_dir
 from minidiff.glyphs import GlyphDataset
 from minidiff.inputs import sides
+from minidiff.latents import channels_of, latents_of
 from minidiff.model import ModelConfig
 from minidiff.networks import describe
 from minidiff.recipe import TrainingConfig
 from minidiff.samplers import seeded_generator
 from minidiff.second_stage import Beside
-from minidiff.spaces import SPACES
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -103,7 +104,7 @@ class Batches:
         index = self.order(step)[mine]
         choice = torch.rand(3, size, generator=draw)[:, mine]
         hide = torch.rand(size, config.max_tokens, generator=draw)[mine] < config.hidden_tokens
-        x0 = self.space.to_data(self.images[self._send(index)])
+        x0 = self._x0(self._send(index))
         noise = seeded_generator(config.seed, "noise", step, device=self.device)
         eps = torch.randn(size, *x0.shape[1:], generator=noise, device=self.device)[mine]
         lesson = None
@@ -114,6 +115,15 @@ class Batches:
         if self.beside is not None:
             condition["picture"] = self.beside(step, index, mine)
         return Batch(x0, eps, self._send(t), condition, lesson)
+
+    @cached_property
+    def _latents(self) -> Tensor | None:
+        return latents_of(self.space, self.images)
+
+    def _x0(self, index: Tensor) -> Tensor:
+        if self._latents is None:
+            return self.space.to_data(self.images[index])
+        return self._latents[index].float()
 
     def order(self, step: int) -> Tensor:
         """(batch,) pictures of a step: every epoch goes through all in an order of its own."""
@@ -242,7 +252,7 @@ def check_dataset(config: TrainingConfig, dataset: Any) -> None:
         )
     network = describe(config.network)
     shape = tuple(images.shape[1:])
-    channels = SPACES[config.space].channels or network.in_channels
+    channels = channels_of(config)
     if shape[1:] != size:
         raise ValueError(
             f"the recipe wants pictures of {size[0]} × {size[1]} pixels (height × width), those of "

@@ -202,7 +202,7 @@ def read_picture(
 
 def channels_of(pipeline: Pipeline) -> int:
     """Channels of the pictures that it draws."""
-    return int(pipeline.space.channels or pipeline.config.shape[0])
+    return pipeline.config.channels
 
 
 def checked_prompts(prompts: Sequence[str], negative: str, pipeline: Pipeline) -> list[str]:

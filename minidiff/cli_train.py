@@ -14,16 +14,20 @@ from minidiff.cascade import stages
 from minidiff.datasets import ImageFolder
 from minidiff.glyphs import GlyphDataset
 from minidiff.inputs import warn
+from minidiff.latents import channels_of
 from minidiff.model import read_config
 from minidiff.networks import NETWORKS, describe
 from minidiff.pipeline import Pipeline
 from minidiff.recipe import TrainingConfig, recipe_values
+from minidiff.reconstruction import sheet
 from minidiff.run_folder import newest_info
 from minidiff.second_stage import reads_text
 from minidiff.spaces import SPACES
 from minidiff.storage import read_info
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from minidiff.batches import PictureDataset
     from minidiff.training import Trainer
 
@@ -77,7 +81,7 @@ def how_to_read(
         config, recipe, running, source: what `config_of` gave, and what it was given.
     """
     known = {} if running is None else newest_info(running)[1].get("data", {})
-    channels = SPACES[config.space].channels
+    channels = SPACES[config.space].channels if config.autoencoder is None else channels_of(config)
     if channels is None and _told_channels(config, recipe, running or source):
         channels = describe(config.network).in_channels
     return {"channels": channels, **known.get("options", {})}
@@ -123,7 +127,7 @@ def config_of(
         known = {**info.get("record", {}).get("recipe", {}), **info["model"]}
         # How long that run was allowed to take and what it wrote when say nothing of the model.
         names = {*NETWORKS, *(f.name for f in dataclasses.fields(TrainingConfig))}
-        names -= {"time_limit", "compile"}
+        names -= {"time_limit", "compile", "shift"}
         known = {n: v for n, v in known.items() if n in names and not n.endswith("_every")}
     given = {name: value for name, value in overrides.items() if value is not None}
     if recipe is None and known is not None:
@@ -153,11 +157,19 @@ class SampleGrids:
                 warn(f"a sample sheet failed, training goes on: {type(error).__name__}: {error}")
 
     def draw(self, trainer: Trainer) -> None:
+        if not describe(trainer.config.network).denoises:  # an autoencoder: pictures and copies
+            images = sheet(trainer.averaged, (trainer.held_out or trainer.batches).images)
+            self._save(trainer, images, ("pictures", "copies") * 2)
+            return
         if self.pipeline is None:
-            *model, second = stages(trainer.averaged, trainer.model_config, trainer.record())
-            self.pipeline = Pipeline(*model, trainer.device, second)
-        images = self.pipeline(self.prompts, num_images_per_prompt=8)
+            network, config, record, second = stages(
+                trainer.averaged, trainer.model_config, trainer.record()
+            )
+            self.pipeline = Pipeline(network, config, record, trainer.device, second)
+        self._save(trainer, self.pipeline(self.prompts, num_images_per_prompt=8), self.prompts)
+
+    def _save(self, trainer: Trainer, images: Tensor, labels: Sequence[str]) -> None:
         folder = trainer.folder / "samples"
         folder.mkdir(exist_ok=True)
-        sheet = plots.grid(images, columns=8, labels=self.prompts)
-        plots.save_picture(folder / f"step-{trainer.step_count:08d}.png", sheet)
+        rows = plots.grid(images, columns=8, labels=labels)
+        plots.save_picture(folder / f"step-{trainer.step_count:08d}.png", rows)

@@ -161,7 +161,7 @@ def _check_glyphs(pipeline: Pipeline) -> int:
             "all that is measured here is how near it comes to glyphs: see the log.jsonl and the "
             "samples of its run"
         )
-    if (channels := pipeline.config.shape[0]) != 1:
+    if (channels := pipeline.config.channels) != 1:
         raise ValueError(f"this model draws in {channels} channels, and glyphs are grey")
     if not isinstance(size := pipeline.config.image_size, int):
         raise ValueError(f"this model draws pictures of {size} pixels, and glyphs are square")

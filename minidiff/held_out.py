@@ -11,6 +11,7 @@ from minidiff.denoisers import NetworkDenoiser
 from minidiff.glyphs import Glyph, GlyphDataset, render, to_float
 from minidiff.inputs import plain_torch
 from minidiff.model import ModelConfig
+from minidiff.networks import describe
 from minidiff.samplers import seeded_generator
 from minidiff.schedules import whole_number
 
@@ -41,7 +42,7 @@ def loss_by_timestep(
         condition: keyword arguments of the network: tokens (B, n, d) and mask (B, n), or none.
 
     Returns:
-        {"62": loss at t = 62, …, "mean": mean over all t}.
+        {"62": loss at t = 62, …, "mean": mean over all t}; of an autoencoder the mean alone.
 
     Raises:
         ValueError: for another number of bins.
@@ -52,6 +53,8 @@ def loss_by_timestep(
             f"model, got {bins}"
         )
     x0 = config.space.to_data(images)
+    if not describe(config.network).denoises:
+        return reconstruction_loss(network, x0)
     eps = torch.randn(x0.shape, generator=seeded_generator(0, "loss")).to(x0.device)
     schedule = config.make_schedule()
     denoiser = NetworkDenoiser(network, schedule, config.prediction_type, **condition)
@@ -71,6 +74,17 @@ def loss_by_timestep(
     finally:
         network.train(mode)
     return {**result, "mean": round(sum(result.values()) / bins, 5)}
+
+
+def reconstruction_loss(network: nn.Module, images: Tensor) -> dict[str, float]:
+    """{"mean": loss of an autoencoder on pictures (B, C, H, W) in [-1, 1], without noise}."""
+    mode = network.training
+    network.eval()
+    try:
+        losses = [network(part, torch.zeros_like(part)) for part in images.split(64)]
+    finally:
+        network.train(mode)
+    return {"mean": round(torch.cat(losses).mean().item(), 5)}
 
 
 class HeldOut:

@@ -93,6 +93,11 @@ class ModelConfig:
         height, width = (side // self.space.factor for side in sides(self.image_size))
         return describe(self.network).in_channels, height, width
 
+    @property
+    def channels(self) -> int:
+        """Of pictures: 1 for grey, 3 for colour."""
+        return int(self.space.channels or describe(self.network).in_channels)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values, the network and the space under their names: {"unet": {…}, …}."""
         apart = ("network", "space", "student", "first_stage")
@@ -206,7 +211,8 @@ def save_model(
                 f"the network is not of the shape config.network: the weight {name} has the shape "
                 f"{got} where {wanted} is wanted (None: there is none)"
             )
-    write_folder(folder, {"model.safetensors": weights}, model_info(config, record or {}))
+    files = {"model.safetensors": weights, **getattr(config.space, "files", {})}
+    write_folder(folder, files, model_info(config, record or {}))
 
 
 @plain_torch()
@@ -233,11 +239,14 @@ def read_config(folder: Path, info: dict[str, Any]) -> ModelConfig:
         CheckpointError: if it describes none, or one of a network or a space that is not known.
     """
     try:
-        return ModelConfig.from_dict(info["model"])
+        config = ModelConfig.from_dict(info["model"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{folder / 'config.json'} does not describe a model ({error}): use another checkpoint"
         ) from error
+    if (name := getattr(config.space, "FILE", None)) is not None:  # an autoencoder goes with it
+        config.space.hold(read_tensors(folder, name, info))
+    return config
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor], source: Path) -> None:

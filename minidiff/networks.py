@@ -19,10 +19,14 @@ from typing import Any
 
 from torch import nn
 
+from minidiff.autoencoder import Autoencoder, AutoencoderConfig
 from minidiff.unet import UNet, UNetConfig
 
 #: name -> class, and class of its config.
-NETWORKS: dict[str, tuple[Any, Any]] = {"unet": (UNet, UNetConfig)}
+NETWORKS: dict[str, tuple[Any, Any]] = {
+    "unet": (UNet, UNetConfig),
+    "conv_autoencoder": (Autoencoder, AutoencoderConfig),
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Description:
         multiple: height and width of x_t must be multiples of this.
         text_dim: width of the tokens that it reads (`tokens=` and `mask=`), or None for no text.
         numbers: how many numbers it is told besides t (`numbers=`); a student's are 2.
+        denoises: False for one that is no denoiser, but trained like one: it is called as
+            `network(x_0, eps)` and answers with its loss, (B,).
     """
 
     name: str
@@ -46,6 +52,7 @@ class Description:
     multiple: int = 1
     text_dim: int | None = None
     numbers: int = 0
+    denoises: bool = True
 
 
 def describe(config: Any) -> Description:

@@ -73,6 +73,11 @@ class Pipeline:
         device: torch.device | str | None = None,
         second: SecondStage | None = None,
     ) -> None:
+        if not describe(config.network).denoises:
+            raise ValueError(
+                "this is an autoencoder, which draws nothing by itself: train a model in its "
+                "latents (recipe latents128), or open it with minidiff.latents.open_autoencoder"
+            )
         shape = getattr(network, "config", None)
         if type(shape) is type(config.network) and shape != config.network:
             raise ValueError(

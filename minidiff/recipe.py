@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from minidiff.encoder_files import ENCODERS
 from minidiff.inputs import Size, as_path, check_settings, is_file, sides, warn_of_namesake
 from minidiff.model import ModelConfig, check_network
@@ -35,9 +33,14 @@ class TrainingConfig:
         network: the network's config, of a class in `minidiff.networks.NETWORKS`. In a .toml file
             it is a table under the network's name: [unet].
         space: the name of the space, see `minidiff.spaces.SPACES`.
+        autoencoder: for the space "latents": the folder of the run or model that makes them, as
+            the recipe autoencoder128 trains one. The model keeps a copy.
         image_size: height and width of the pictures in pixels, [64, 96]; one number for a square.
         schedule, prediction_type, zero_terminal_snr: what is learnt; see
             `minidiff.model.ModelConfig`.
+        shift: of the grid that samplers take, see `minidiff.schedules.Schedule.timesteps`; None:
+            what suits the schedule and grey pictures of 64 × 64. It grows like the root of how many
+            numbers x_0 has (Esser et al. 2024, section 5.3.2).
         timestep_mean, timestep_std: t / T = sigmoid(mean + std · normal), spread evenly over each
             batch (logit-normal, Esser et al. 2024, section 3.1). Larger std: more of both ends.
         steps: updates in all.
@@ -74,10 +77,12 @@ class TrainingConfig:
 
     network: Any = field(default_factory=lambda: UNetConfig(stem=4, channels=(96, 96, 128)))
     space: str = "pixels"
+    autoencoder: str | None = None
     image_size: Size = 64
     schedule: str = "straight"
     zero_terminal_snr: bool = False
     prediction_type: str = "flow"
+    shift: float | None = None
     timestep_mean: float = 0.0
     timestep_std: float = 1.0
     steps: int = 5000
@@ -111,8 +116,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.time_limit is not None and self.time_limit <= 0:
-            raise ValueError(f"time_limit must be a number above 0, got {self.time_limit}")
+        for name in ("time_limit", "shift"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name} must be a number above 0, got {value}")
         positive = ("steps", "batch_size", "learning_rate", "log_every", "evaluate_every")
         also = ("sample_every", "save_every", "clip", "timestep_std")
         for name in (*positive, *also):
@@ -147,6 +153,12 @@ class TrainingConfig:
         if not 1 < self.student_guidance <= 100:
             raise ValueError(
                 f"student_guidance must be above 1 and at most 100, got {self.student_guidance}"
+            )
+        if (self.space == "latents") != (self.autoencoder is not None):
+            raise ValueError(
+                f"space is {self.space!r} and autoencoder {self.autoencoder!r}: latents need the "
+                "folder of an autoencoder (minidiff train --recipe autoencoder128 trains one), and "
+                "other spaces have none"
             )
         # Better here than after the texts are encoded.
         network = check_network(self, SPACES[self.space])
@@ -218,16 +230,18 @@ class TrainingConfig:
         network = {describe(self.network).name: dataclasses.asdict(self.network)}
         rest = [name for name in _settings(type(self)) if name != "network"]
         of = {"first": ("first", "variants"), "teacher": STUDENTS}
+        of |= {name: (name,) for name in ("autoencoder", "shift")}
         silent = {n for key, names in of.items() if getattr(self, key) is None for n in names}
         rest = [name for name in rest if name not in silent]  # they say nothing then
         return {**network, **{name: getattr(self, name) for name in rest}}
 
-    def model_for(self, images: Tensor, student: Student | None = None) -> ModelConfig:
-        """What a network of this recipe is, trained on these pictures (N, C, H, W), uint8."""
+    def model_for(self, space: Any, student: Student | None = None) -> ModelConfig:
+        """What a network of this recipe is, trained in a space of `minidiff.spaces`."""
         return ModelConfig(
             network=self.network,
             image_size=self.image_size,
-            space=SPACES[self.space].of(images),
+            space=space,
+            shift=self.shift,
             schedule=self.schedule,
             zero_terminal_snr=self.zero_terminal_snr,
             prediction_type=self.prediction_type,

@@ -172,6 +172,7 @@ def checkpoint(trainer: Any, losses: Tensor) -> tuple[dict[str, dict[str, Tensor
         "model.safetensors": trainer.averaged.state_dict(),
         "weights.safetensors": trainer.network.state_dict(),
         "optimizer.safetensors": _optimizer_tensors(trainer.network, trainer.optimizer.optimizer),
+        **getattr(trainer.model_config.space, "files", {}),
     }
     scaler = trainer.accelerator.scaler
     info = {
@@ -210,7 +211,7 @@ def check_recipe(info: dict[str, Any], config: TrainingConfig, data: dict[str, A
     """See that a checkpoint's run is that of a recipe and of pictures, and not over.
 
     The run may become longer and log differently; what it learns must be the same. The text encoder
-    may lie in another folder: its fingerprint decides.
+    and the autoencoder may lie in another folder: their fingerprints decide.
 
     Args:
         data: see `minidiff.batches.data_of`.
@@ -218,7 +219,7 @@ def check_recipe(info: dict[str, Any], config: TrainingConfig, data: dict[str, A
     Raises:
         ValueError: naming what differs.
     """
-    free = {"steps", "time_limit", "decay", "compile", "text_encoder"} | {
+    free = {"steps", "time_limit", "decay", "compile", "text_encoder", "autoencoder"} | {
         f"{x}_every" for x in ("log", "evaluate", "sample", "save")
     }
     earlier = TrainingConfig.from_dict(info["training"])

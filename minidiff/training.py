@@ -42,6 +42,7 @@ from minidiff.devices import accelerator, bfloat16_on_cpu, usual_torch
 from minidiff.endings import RESUME, Ended, TrainingStopped, polite, uninterrupted
 from minidiff.held_out import chosen, loss_by_timestep
 from minidiff.inputs import as_path
+from minidiff.latents import space_of
 from minidiff.lesson import Lesson
 from minidiff.model import save_model
 from minidiff.recipe import TrainingConfig
@@ -134,10 +135,11 @@ class Trainer:
         # What does not fit is found out before minutes go into encoding texts.
         storage.check_replaceable(self.folder / "model")
         self.lesson = None if config.teacher is None else Lesson(config, self.device)
+        space = space_of(config, dataset.images, self.device)
         if self.lesson is None:
-            model = with_first(config, config.model_for(dataset.images))
+            model = with_first(config, config.model_for(space))
         else:
-            model = self.lesson.agreed(config.model_for(dataset.images, self.lesson.student))
+            model = self.lesson.agreed(config.model_for(space, self.lesson.student))
         model = beginning.check(config, model, self.data, len(dataset.images))
 
         torch.manual_seed(config.seed)  # the first weights
@@ -191,10 +193,12 @@ class Trainer:
             self.step_count += 1
 
     def loss(self, batch: Batch) -> Tensor:
-        """(b,) how far the network is from the noise in each picture, or from its teacher."""
+        """(b,) how far the network is from what was mixed in each picture, or from its teacher."""
         if self.lesson is not None:
             with self.accelerator.autocast():  # the teacher is asked as well
                 return self.lesson.loss(self.model, batch)
+        if not networks.describe(self.config.network).denoises:  # an autoencoder
+            return self.model(batch.x0, batch.eps)
         denoiser = NetworkDenoiser(
             self.model, self.schedule, self.config.prediction_type, **batch.condition
         )

@@ -21,14 +21,14 @@ from helpers import ROOT, printed_by
 PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
-    "schedules", "denoisers", "samplers", "unet", "student", "distillation", "toys", "inputs",
-    "storage", "cache",
-    "captions", "glyphs", "pictures", "listings", "datasets", "encoder_files", "text", "texts",
-    "networks", "spaces", "stages", "model", "recipe", "endings", "run_folder", "run_log", "hub",
-    "shelf", "held_out", "second_stage", "batches", "lesson", "resume", "devices", "trackers", "training",
-    "frames", "cascade", "prompts", "pipeline", "editing", "recogniser", "metrics", "wanted",
-    "evaluation", "report", "plots", "figures", "copying", "curves", "provenance", "shell",
-    "cli_train", "cli_sample", "cli_more", "cli",
+    "schedules", "denoisers", "samplers", "unet", "student", "distillation", "autoencoder",
+    "toys", "inputs", "storage", "cache", "captions", "glyphs", "pictures", "listings", "datasets",
+    "encoder_files", "text", "texts", "networks", "spaces", "stages", "model", "recipe", "endings",
+    "run_folder", "run_log", "hub", "shelf", "held_out", "latents", "second_stage", "batches",
+    "lesson", "resume", "devices", "trackers", "training", "frames", "cascade", "prompts",
+    "pipeline", "editing", "recogniser", "metrics", "wanted", "evaluation", "reconstruction",
+    "report", "plots", "figures", "copying", "curves", "provenance", "shell", "cli_train",
+    "cli_sample", "cli_more", "cli",
 ]  # fmt: skip
 
 

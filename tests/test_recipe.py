@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from minidiff.recipe import TrainingConfig
+from minidiff.networks import build
+from minidiff.recipe import RECIPES, TrainingConfig
 from minidiff.unet import UNetConfig
 
 FIELDS = {f.name: str(f.type) for f in dataclasses.fields(TrainingConfig)}
@@ -102,6 +103,28 @@ def test_numbers_of_numpy_and_torch_become_python_s() -> None:
 # ---------------------------------------------------------------------------------- files
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))
+def test_every_recipe_that_ships_can_be_read_and_fits_its_size(name: str) -> None:
+    config = TrainingConfig.recipe(name)
+    assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert f"{config.image_size}" in name
+    if name.endswith("-gpu"):  # the same network, for more pictures at a time
+        small = TrainingConfig.recipe(name.removesuffix("-gpu"))
+        assert (small.network, small.space, small.shift) == (
+            config.network, config.space, config.shift,
+        )  # fmt: skip
+        assert config.batch_size > small.batch_size
+
+
+def test_the_article_s_recipe_sees_a_hundred_times_all_glyphs_and_has_its_schedule() -> None:
+    config = TrainingConfig.recipe("article128")
+    assert abs(config.steps * config.batch_size / 100 - 20_509) < 1
+    assert (config.schedule, config.prediction_type, config.no_text) == ("linear", "eps", 0)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in build(config.network).parameters())
+    assert parameters == 109_244_673
+
+
 def test_a_recipe_of_another_editor(tmp_path: Path) -> None:
     """Windows' editors mark UTF-8 at the beginning and end lines in two characters."""
     path = tmp_path / "字.TOML"
@@ -143,7 +166,7 @@ def test_what_is_no_name_is_named(value: Any) -> None:
 
 @pytest.mark.parametrize("name", ["glpyh64", "", "./glyph64", "no.toml", "../recipes/glyph64"])
 def test_an_unknown_recipe_lists_those_that_ship(name: str) -> None:
-    with pytest.raises(ValueError, match=r"no recipe '.*give one of glyph64, glyph64-gpu"):
+    with pytest.raises(ValueError, match=r"no recipe '.*give one of .*, glyph64, glyph64-gpu, "):
         TrainingConfig.recipe(name)
 
 
