@@ -25,6 +25,7 @@ from minidiff.networks import describe
 from minidiff.recipe import TrainingConfig
 from minidiff.samplers import seeded_generator
 from minidiff.spaces import SPACES
+from minidiff.splitting import Part
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -201,8 +202,12 @@ def data_of(dataset: Any, with_text: bool) -> dict[str, Any]:
     Returns:
         {"kind": "glyphs", "folder" or "other", "path": absolute or None, "fingerprint": 16 hex
         digits over the pictures and, if there is text, the prompts; and "options", with which a
-        folder is read, if they are other than usual}.
+        folder is read, if they are other than usual; of a part of `minidiff.splitting.split` all
+        this is of the whole, and "held_out" the share}.
     """
+    also: dict[str, Any] = {}
+    if isinstance(dataset, Part):
+        dataset, also = dataset.whole, {"held_out": dataset.share}
     images, folder = dataset.images, getattr(dataset, "folder", None)
     told = [*images.shape, dataset.prompts if with_text else None]
     digest = hashlib.sha256(json.dumps(told).encode("utf-8"))
@@ -210,7 +215,7 @@ def data_of(dataset: Any, with_text: bool) -> dict[str, Any]:
     path = str(Path(folder).absolute()) if isinstance(folder, str | os.PathLike) else None
     kind = "glyphs" if isinstance(dataset, GlyphDataset) else "folder" if path else "other"
     options = getattr(dataset, "options", None) if kind == "folder" else None
-    also = {"options": options} if options else {}
+    also |= {"options": options} if options else {}
     return {"kind": kind, "path": path, "fingerprint": digest.hexdigest()[:16], **also}
 
 
