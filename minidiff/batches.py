@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from minidiff.augmentation import Augmentation, wanted
 from minidiff.cache import cache_dir
 from minidiff.glyphs import GlyphDataset
 from minidiff.inputs import sides
@@ -78,6 +79,7 @@ class Batches:
         self.last = model.num_train_timesteps
         self.device = accelerator.device
         self.images = dataset.images.to(self.device)
+        self.augment = Augmentation(config, dataset.images) if wanted(config) else None
         each = config.batch_size // accelerator.num_processes
         first = each * accelerator.process_index
         self.mine = slice(first, first + each)  # of the rows of a batch
@@ -100,7 +102,8 @@ class Batches:
         index = self.order(step)[mine]
         choice = torch.rand(3, size, generator=draw)[:, mine]
         hide = torch.rand(size, config.max_tokens, generator=draw)[mine] < config.hidden_tokens
-        x0 = self.space.to_data(self.images[self._send(index)])
+        images = self.images[self._send(index)]
+        x0 = self.space.to_data(self.augment(images, step, mine) if self.augment else images)
         noise = seeded_generator(config.seed, "noise", step, device=self.device)
         eps = torch.randn(size, *x0.shape[1:], generator=noise, device=self.device)[mine]
         return Batch(x0, eps, self._send(t), self._prompts(index, choice, hide))

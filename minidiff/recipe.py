@@ -50,6 +50,10 @@ class TrainingConfig:
             see `minidiff.captions`. It means nothing for other pictures.
         hidden_tokens: share of a text's tokens that the network does not see, other ones every
             time: so it cannot learn a definition by heart by one of its words.
+        translate, zoom, flips: of pictures that are moved, enlarged or mirrored at random, see
+            `minidiff.augmentation`: the largest shift, as a share of height and width; by how much
+            larger (or, as often, smaller) at most, 0.1 is a tenth; whether half are mirrored left
+            to right.
         text_encoder, max_tokens: see `minidiff.text.TextEncoder`; None trains without text.
         log_every, evaluate_every, sample_every, save_every: in steps.
         bfloat16_on_cpu: compute in bfloat16 on a processor that has it (AVX-512 BF16), which takes
@@ -84,6 +88,9 @@ class TrainingConfig:
     senses: float = 0.5
     name_radicals: bool = False
     hidden_tokens: float = 0.0
+    translate: float = 0.0
+    zoom: float = 0.0
+    flips: bool = False
     text_encoder: str | None = "minilm"
     max_tokens: int = 32
     log_every: int = 50
@@ -108,7 +115,8 @@ class TrainingConfig:
         for name in ("warmup", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("decay", "ema_decay", "no_text", "senses", "hidden_tokens"):
+        shares = ("decay", "ema_decay", "no_text", "senses", "hidden_tokens", "translate", "zoom")
+        for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if not 0 <= self.beta2 < 1:
@@ -185,6 +193,8 @@ class TrainingConfig:
         """The way back: plain values, the network under its name: {"unet": {…}, …}."""
         network = {describe(self.network).name: dataclasses.asdict(self.network)}
         rest = [name for name in _settings(type(self)) if name != "network"]
+        unsaid = {n for n in ("translate", "zoom", "flips") if not getattr(self, n)}
+        rest = [name for name in rest if name not in unsaid]
         return {**network, **{name: getattr(self, name) for name in rest}}
 
     def model_for(self, images: Tensor) -> ModelConfig:

@@ -22,9 +22,11 @@ PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
     "schedules", "denoisers", "samplers", "unet", "toys", "inputs", "storage", "cache",
-    "captions", "glyphs", "pictures", "listings", "datasets", "splitting", "encoder_files", "text", "texts",
+    "captions", "glyphs", "pictures", "listings", "datasets", "splitting",
+    "encoder_files", "text", "texts",
     "networks", "spaces", "model", "recipe", "endings", "run_folder", "run_log", "hub", "shelf",
-    "held_out", "batches", "resume", "devices", "trackers", "training", "frames", "pipeline",
+    "held_out", "augmentation",
+    "batches", "resume", "devices", "trackers", "training", "fitting", "frames", "pipeline",
     "editing", "recogniser", "metrics", "wanted", "evaluation", "report", "plots", "figures",
     "copying", "curves", "provenance", "shell", "cli_train", "cli_sample", "cli_more", "cli",
 ]  # fmt: skip
