@@ -25,8 +25,8 @@ Data = Annotated[
     Path | None,
     typer.Option(
         help="own pictures: a folder with metadata.csv or .jsonl (file_name, text), with a "
-        "folder for each text, or with texts for file names; the run remembers where it is. Without "
-        "--recipe one is chosen that fits them, this machine and 20 minutes, or --time-limit"
+        "folder for each text, or with texts for file names; the run remembers where it is. "
+        "Without --recipe one is chosen that fits them, this machine and 20 minutes (--time-limit)"
     ),
 ]
 Paper = Annotated[
@@ -51,7 +51,7 @@ HeldOut = Annotated[
 ImageSize = Annotated[
     str | None,
     typer.Option(
-        metavar="<int>|<int>x<int>",
+        metavar="<size>",
         help="pixels of a side, or height x width, as 64x48",
         show_default="the recipe's; of own pictures without a recipe: by their own sizes",
     ),
@@ -63,13 +63,15 @@ Flips = Annotated[
 
 def size_of(text: str | None) -> int | tuple[int, int] | None:
     """What --image-size says."""
-    sides = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text or "0")
+    if text is None:
+        return None
+    sides = re.fullmatch(r"(\d{1,9})(?:[x×](\d{1,9}))?", text)
     if not sides:
         raise ValueError(
             f"--image-size {text}: give one number, as 64, or height x width, as 64x48"
         )
     height, width = int(sides[1]), int(sides[2] or sides[1])
-    return None if text is None else height if height == width else (height, width)
+    return height if height == width else (height, width)
 
 
 def copy(

@@ -13,7 +13,7 @@ import typer
 
 from minidiff import plots, shell
 from minidiff.datasets import ImageFolder
-from minidiff.fitting import as_toml, fit, size_for
+from minidiff.fitting import SMALL, as_toml, fit, size_for
 from minidiff.glyphs import GlyphDataset
 from minidiff.inputs import warn
 from minidiff.model import read_config
@@ -148,7 +148,7 @@ def begin_fitting(
     check_new(output)
     if overrides["image_size"] is None:
         overrides["image_size"] = size_for(data, caption_column or "text")
-    return "small"
+    return str(SMALL)
 
 
 def fitted(dataset: PictureDataset, overrides: dict[str, Any]) -> TrainingConfig:

@@ -29,9 +29,10 @@ from minidiff.inputs import Size, as_path, sides
 from minidiff.listings import listed
 from minidiff.networks import describe
 from minidiff.pictures import ORIENTATION, formats
-from minidiff.recipe import TrainingConfig
+from minidiff.recipe import RECIPES, TrainingConfig
 from minidiff.training import Trainer
 
+SMALL = RECIPES / "small.toml"  #: what a choice begins with, whatever is called "small" here
 ENOUGH = 100_000  #: pictures that a network should learn from, each time that it sees one
 PASSES = 3_000  #: through the pictures, after which more would only teach them by heart
 MEASURED = 2.0  #: seconds of updates for each network that is tried
@@ -187,7 +188,7 @@ def _candidates(dataset: Any, settings: dict[str, Any]) -> Iterator[TrainingConf
         chosen["text_encoder"] = None
     chosen |= settings
     if "network" in settings:
-        yield TrainingConfig.recipe("small", **chosen)
+        yield TrainingConfig.recipe(SMALL, **chosen)
         return
     given = {"in_channels": channels, **settings.get("unet", {})}
     if chosen.get("text_encoder", "") is None:
@@ -196,7 +197,7 @@ def _candidates(dataset: Any, settings: dict[str, Any]) -> Iterator[TrainingConf
     for grid in (32, 16) if on_gpu else (16,):
         for widths, least in reversed((WIDTHS_ON_GPU if on_gpu else WIDTHS).items()):
             unet = {**_shape((height, width), widths, grid), **given}
-            config = TrainingConfig.recipe("small", **{**chosen, "unet": unet})
+            config = TrainingConfig.recipe(SMALL, **{**chosen, "unet": unet})
             if count >= least and config not in seen:
                 seen.add(config)
                 yield config
@@ -271,12 +272,12 @@ def _why(config: TrainingConfig, dataset: Any, speed: float, weights: int, secon
     count, (height, width) = len(dataset.images), sides(config.image_size)
     seen = speed * seconds
     text = "" if config.text_encoder else ", without text"
-    moved = config.translate > 0 or config.zoom > 0 or config.flips
-    more = "are changed a little each time (translate, zoom, flips) and " * moved
+    changed = [name for name in ("translate", "zoom", "flips") if getattr(config, name)]
+    more = f"are changed a little each time ({', '.join(changed)}) and " if changed else ""
     return (
         f"{count:,} pictures of {height} × {width} pixels{text}: a network of "
-        f"{weights / 1e6:.1f} million weights, which learns from {speed:.0f} of them a second on "
-        f"this machine: some {_about(seen)} in {seconds / 60:.2g} minutes, each "
+        f"{weights / 1e6:.1f} million weights, which learns from {speed:.0f} a second on this "
+        f"machine: some {_about(seen)} in {seconds / 60:.2g} minutes, each "
         f"{_about(seen / count)} times. Against learning them by heart they {more}have "
         f"weight_decay = {config.weight_decay:g}."
     )
