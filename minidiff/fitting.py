@@ -251,13 +251,14 @@ def _paced(
         # More than was measured, which others may have slowed: the clock ends it in any case.
         possible = math.inf if config.time_limit is None else 1.5 * minute * config.time_limit
         steps = max(1, math.ceil(min(most, possible)))
+    watch = min(steps, minute + steps / 20)  # measuring and drawing take seconds, too
     pace: dict[str, Any] = {
         "steps": steps,
         "warmup": min(config.warmup, math.ceil(steps / 10)),
         "log_every": _round(minute / 10),
-        "evaluate_every": _round(minute),
+        "evaluate_every": _round(watch),
+        "sample_every": _round(watch),
         "save_every": _round(2 * minute),
-        "sample_every": _round(min(steps, 2 * minute + steps / 10)),
     }
     return dataclasses.replace(config, **{n: v for n, v in pace.items() if n not in settings})
 

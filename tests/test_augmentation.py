@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,11 +40,11 @@ def changed(config: TrainingConfig, images: Tensor, step: int = 0) -> Tensor:
 def test_shifts_are_by_whole_pixels_and_bring_in_paper(paper: tuple[int, int, int]) -> None:
     images = icons(paper)
     assert paper_of(images).tolist() == list(paper)  # type: ignore[union-attr]
-    seen = set()
+    near, seen = range(-2, 3), set()
     for step in range(20):
         for before, after in zip(to_float(images), changed(recipe(translate=0.13), images, step)):
-            places = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)
-                      if torch.allclose(before.roll((dy, dx), (1, 2)), after, atol=1e-5)]  # fmt: skip
+            moved = {(dy, dx): before.roll((dy, dx), (1, 2)) for dy, dx in product(near, near)}
+            places = [place for place, x in moved.items() if torch.allclose(x, after, atol=1e-5)]
             assert len(places) == 1, "it is the picture itself, moved by at most 2 of 16 pixels"
             seen |= {*places}
     assert len(seen) == 25, "every shift comes"

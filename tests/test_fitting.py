@@ -121,8 +121,8 @@ def test_every_size_gets_a_network_that_can_read_it(
 
 def test_what_is_given_wins(machine: Machine) -> None:
     machine(SERVER)
-    given = {"steps": 7, "batch_size": 5, "learning_rate": 0.5, "flips": True, "zoom": 0.0,
-             "save_every": 3, "seed": 4, "unet": {"blocks": 2}}  # fmt: skip
+    given: dict[str, Any] = {"steps": 7, "batch_size": 5, "learning_rate": 0.5, "flips": True}
+    given |= {"zoom": 0.0, "save_every": 3, "seed": 4, "unet": {"blocks": 2}}
     found = fit(pictures(300), **given)
     config = found.config
     assert config.network.blocks == 2 and config.network.in_channels == 3
