@@ -271,14 +271,15 @@ def _round(number: float) -> int:
 
 def _why(config: TrainingConfig, dataset: Any, speed: float, weights: int, seconds: float) -> str:
     count, (height, width) = len(dataset.images), sides(config.image_size)
-    seen = speed * seconds
+    seen, minutes = speed * seconds, f"{seconds / 60:.2g}"
+    minutes += " minute" if minutes == "1" else " minutes"
     text = "" if config.text_encoder else ", without text"
     changed = [name for name in ("translate", "zoom", "flips") if getattr(config, name)]
     more = f"are changed a little each time ({', '.join(changed)}) and " if changed else ""
     return (
         f"{count:,} pictures of {height} × {width} pixels{text}: a network of "
         f"{weights / 1e6:.1f} million weights, which learns from {speed:.0f} a second on this "
-        f"machine: some {_about(seen)} in {seconds / 60:.2g} minutes, each "
+        f"machine: some {_about(seen)} in {minutes}, each "
         f"{_about(seen / count)} times. Against learning them by heart they {more}have "
         f"weight_decay = {config.weight_decay:g}."
     )
