@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minidiff.datasets import ImageFolder, Wrapped
+    from minidiff.fitting import fit
     from minidiff.glyphs import GlyphDataset
     from minidiff.pipeline import Pipeline, load
     from minidiff.recipe import TrainingConfig
@@ -34,6 +35,7 @@ _HOME = {
     "UNet": "unet",
     "UNetConfig": "unet",
     "Wrapped": "datasets",
+    "fit": "fitting",
     "load": "pipeline",
     "make_schedule": "schedules",
     "pretrained": "shelf",
@@ -48,6 +50,7 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "Wrapped",
+    "fit",
     "load",
     "make_schedule",
     "pretrained",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from minidiff.augmentation import Augmentation, wanted
 from minidiff.cache import cache_dir
 from minidiff.glyphs import GlyphDataset
 from minidiff.inputs import sides
@@ -27,6 +28,7 @@ from minidiff.networks import describe
 from minidiff.recipe import TrainingConfig
 from minidiff.samplers import seeded_generator
 from minidiff.second_stage import Beside
+from minidiff.splitting import Part
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,6 +82,7 @@ class Batches:
         self.last = model.num_train_timesteps
         self.device = accelerator.device
         self.images = dataset.images.to(self.device)
+        self.augment = Augmentation(config, dataset.images) if wanted(config) else None
         each = config.batch_size // accelerator.num_processes
         first = each * accelerator.process_index
         self.mine = slice(first, first + each)  # of the rows of a batch
@@ -104,7 +107,7 @@ class Batches:
         index = self.order(step)[mine]
         choice = torch.rand(3, size, generator=draw)[:, mine]
         hide = torch.rand(size, config.max_tokens, generator=draw)[mine] < config.hidden_tokens
-        x0 = self._x0(self._send(index))
+        x0 = self._x0(self._send(index), step)
         noise = seeded_generator(config.seed, "noise", step, device=self.device)
         eps = torch.randn(size, *x0.shape[1:], generator=noise, device=self.device)[mine]
         lesson = None
@@ -120,10 +123,11 @@ class Batches:
     def _latents(self) -> Tensor | None:
         return latents_of(self.space, self.images)
 
-    def _x0(self, index: Tensor) -> Tensor:
-        if self._latents is None:
-            return self.space.to_data(self.images[index])
-        return self._latents[index].float()
+    def _x0(self, index: Tensor, step: int) -> Tensor:
+        if self._latents is not None:
+            return self._latents[index].float()
+        images = self.images[index]
+        return self.space.to_data(self.augment(images, step, self.mine) if self.augment else images)
 
     def order(self, step: int) -> Tensor:
         """(batch,) pictures of a step: every epoch goes through all in an order of its own."""
@@ -224,8 +228,12 @@ def data_of(dataset: Any, with_text: bool) -> dict[str, Any]:
     Returns:
         {"kind": "glyphs", "folder" or "other", "path": absolute or None, "fingerprint": 16 hex
         digits over the pictures and, if there is text, the prompts; and "options", with which a
-        folder is read, if they are other than usual}.
+        folder is read, if they are other than usual; of a part of `minidiff.splitting.split` all
+        this is of the whole, and "held_out" the share}.
     """
+    also: dict[str, Any] = {}
+    if isinstance(dataset, Part):
+        dataset, also = dataset.whole, {"held_out": dataset.share}
     images, folder = dataset.images, getattr(dataset, "folder", None)
     told = [*images.shape, dataset.prompts if with_text else None]
     digest = hashlib.sha256(json.dumps(told).encode("utf-8"))
@@ -233,7 +241,7 @@ def data_of(dataset: Any, with_text: bool) -> dict[str, Any]:
     path = str(Path(folder).absolute()) if isinstance(folder, str | os.PathLike) else None
     kind = "glyphs" if isinstance(dataset, GlyphDataset) else "folder" if path else "other"
     options = getattr(dataset, "options", None) if kind == "folder" else None
-    also = {"options": options} if options else {}
+    also |= {"options": options} if options else {}
     return {"kind": kind, "path": path, "fingerprint": digest.hexdigest()[:16], **also}
 
 

@@ -242,9 +242,9 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="glyph64, glyph64-gpu (larger batches), or a .toml file with settings "
+            help="glyph64, glyph64-gpu (larger batches), small, or a .toml file with settings "
             "of minidiff.TrainingConfig (text_encoder = false: without text)",
-            show_default="glyph64; with --resume the run's own, with --start the model's",
+            show_default="glyph64; --data: what fits; --resume: the run's; --start: the model's",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run stopped")] = False,
@@ -252,7 +252,8 @@ def train(
         str | None,
         typer.Option(
             help="begin with the weights of an earlier model: one that ships, or the folder of a "
-            "run or a model. Give another --seed than it had, or the same noise comes again"
+            "run or a model. Give another --seed than it had, or the same noise comes again. Own "
+            "pictures are learnt at its size and in its colours: from glyph64 in grey, 64 x 64"
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
@@ -270,23 +271,13 @@ def train(
     compile: Annotated[
         bool, typer.Option("--compile", help="torch.compile: starts slowly, then runs faster")
     ] = False,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="own pictures: a folder with metadata.csv or .jsonl (file_name, text), with a "
-            "folder for each text, or with texts for file names; the run remembers where it is"
-        ),
-    ] = None,
-    paper: Annotated[
-        str | None,
-        typer.Option(help="of own pictures: a colour for what is transparent or beside them"),
-    ] = None,
-    caption_column: Annotated[
-        str | None, typer.Option(help="of own pictures: the table's column of texts, if not text")
-    ] = None,
-    skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="leave out own pictures that cannot be read")
-    ] = False,
+    data: cli_more.Data = None,
+    paper: cli_more.Paper = None,
+    caption_column: cli_more.CaptionColumn = None,
+    skip_unreadable: cli_more.SkipUnreadable = None,
+    held_out: cli_more.HeldOut = None,
+    image_size: cli_more.ImageSize = None,
+    flips: cli_more.Flips = None,
     log_with: cli_more.LogWith = None,
 ) -> None:
     """Train a model; stop it with Ctrl-C and go on with --resume.
@@ -298,6 +289,8 @@ def train(
 
     minidiff train --resume --output runs/glyph64
 
+    minidiff train --data my-pictures --output runs/mine
+
     On several GPUs: accelerate launch -m minidiff train --output runs/glyph64
     """
     overrides = {
@@ -307,31 +300,38 @@ def train(
         "learning_rate": learning_rate,
         "seed": seed,
         "compile": compile or None,
+        "flips": flips,
+        "image_size": cli_more.size_of(image_size),
     }
-    from minidiff.cli_train import SampleGrids, config_of, how_to_read, pictures_of, remembered
+    from minidiff import cli_train
     from minidiff.shelf import find_model
     from minidiff.training import Trainer
 
     source = None if start is None else find_model(start)
     running = output if resume else None
-    config = config_of(recipe, running, overrides, source)
-    reading = how_to_read(config, recipe, running, source)
-    options = {"paper": paper, "caption_column": caption_column, "skip_unreadable": skip_unreadable}
-    given = {name: value for name, value in options.items() if value}
+    to_fit = None if recipe is not None or running or source else data
+    if to_fit:
+        recipe = cli_train.begin_fitting(to_fit, output, caption_column, overrides)
+    config = cli_train.config_of(recipe, running, overrides, source)
+    reading = cli_train.how_to_read(config, recipe, running, source)
+    options: dict[str, Any] = {"skip_unreadable": skip_unreadable, "held_out": held_out}
+    options |= {"paper": paper, "caption_column": caption_column}
+    given = {name: value for name, value in options.items() if value is not None}
     if given and data is None and not resume:
         raise ValueError(f"--{min(given).replace('_', '-')} is of own pictures: give --data")
     reading |= given
     own = ["--data", shell.as_path(data)] if data else []
     own += [word for name in log_with or () for word in ("--log-with", name)]
     if resume and data is None:
-        data = remembered(output)
+        data = cli_train.remembered(output)
     with (
         polite(),
         shell.told_to_go_on("train", "--resume", "--output", shell.as_path(output), *own),
     ):
-        config, dataset, held_out, prompts = pictures_of(config, data, **reading)
-        grids, told = SampleGrids(prompts), log_with or ()
-        trainer = Trainer(config, dataset, output, held_out, grids, resume, source, told)
+        config, dataset, apart, prompts = cli_train.pictures_of(config, data, **reading)
+        config = cli_train.fitted(dataset, overrides) if to_fit else config
+        grids, told = cli_train.SampleGrids(prompts), log_with or ()
+        trainer = Trainer(config, dataset, output, apart, grids, resume, source, told)
         main = trainer.accelerator.is_main_process
         if main and data is not None:
             print(f"minidiff: {dataset}", file=sys.stderr)

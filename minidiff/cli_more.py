@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,58 @@ LogWith = Annotated[
         "WANDB_MODE=online); give it again with --resume",
     ),
 ]
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="own pictures: a folder with metadata.csv or .jsonl (file_name, text), with a "
+        "folder for each text, or with texts for file names; the run remembers where it is. "
+        "Without --recipe one is chosen that fits them, this machine and 20 minutes (--time-limit)"
+    ),
+]
+Paper = Annotated[
+    str | None,
+    typer.Option(help="of own pictures: a colour for what is transparent or beside them"),
+]
+CaptionColumn = Annotated[
+    str | None, typer.Option(help="of own pictures: the table's column of texts, if not text")
+]
+SkipUnreadable = Annotated[
+    bool | None,
+    typer.Option("--skip-unreadable", help="leave out own pictures that cannot be read"),
+]
+HeldOut = Annotated[
+    float | None,
+    typer.Option(
+        metavar="<share>",
+        help="of own pictures: hold out so many of them, 0.1 is a tenth, to see whether it learns "
+        "more than these by heart; the run remembers which",
+    ),
+]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="<size>",
+        help="pixels of a side, or height x width, as 64x48",
+        show_default="the recipe's; of own pictures without a recipe: by their own sizes",
+    ),
+]
+Flips = Annotated[
+    bool | None, typer.Option("--flips", help="learn from pictures mirrored left to right as well")
+]
+
+
+def size_of(text: str | None) -> int | tuple[int, int] | None:
+    """What --image-size says."""
+    if text is None:
+        return None
+    sides = re.fullmatch(r"(\d{1,9})(?:[x×](\d{1,9}))?", text)
+    if not sides:
+        raise ValueError(
+            f"--image-size {text}: give one number, as 64, or height x width, as 64x48"
+        )
+    height, width = int(sides[1]), int(sides[2] or sides[1])
+    return height if height == width else (height, width)
 
 
 def copy(

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from minidiff import plots, shell
 from minidiff.cascade import stages
 from minidiff.datasets import ImageFolder
+from minidiff.fitting import SMALL, as_toml, fit, size_for
 from minidiff.glyphs import GlyphDataset
 from minidiff.inputs import warn
 from minidiff.latents import channels_of
@@ -20,9 +23,10 @@ from minidiff.networks import NETWORKS, describe
 from minidiff.pipeline import Pipeline
 from minidiff.recipe import TrainingConfig, recipe_values
 from minidiff.reconstruction import sheet
-from minidiff.run_folder import newest_info
+from minidiff.run_folder import check_new, newest_info
 from minidiff.second_stage import reads_text
 from minidiff.spaces import SPACES
+from minidiff.splitting import split
 from minidiff.storage import read_info
 
 if TYPE_CHECKING:
@@ -40,7 +44,7 @@ def pictures_of(
     """What is learnt from, what is held out, and prompts for the sample sheets.
 
     Args:
-        reading: arguments of `ImageFolder`, see `how_to_read`.
+        reading: arguments of `ImageFolder`, see `how_to_read`, and the share that is held out.
 
     Returns:
         The recipe as well, with as many channels as the pictures have where none were asked for.
@@ -55,10 +59,13 @@ def pictures_of(
                 f"in_channels is {channels}, but a folder's pictures are grey or in colour: set "
                 f"in_channels = 1 or 3 under [{describe(config.network).name}], or leave it out"
             )
+        share = reading.pop("held_out", None)
         dataset = ImageFolder(data, config.image_size, **reading)
         if channels is None:
             network = dataclasses.replace(config.network, in_channels=dataset.channels)
             config = dataclasses.replace(config, network=network)
+        if share is not None:
+            dataset, held_out = split(dataset, share)
         texts = dict.fromkeys(shell.cleaned(several[0]) for several in dataset.prompts)
         prompts = [text for text in texts if text][: len(prompts)]
     elif isinstance(size := config.image_size, int):
@@ -84,7 +91,8 @@ def how_to_read(
     channels = SPACES[config.space].channels if config.autoencoder is None else channels_of(config)
     if channels is None and _told_channels(config, recipe, running or source):
         channels = describe(config.network).in_channels
-    return {"channels": channels, **known.get("options", {})}
+    apart = {"held_out": known["held_out"]} if "held_out" in known else {}
+    return {"channels": channels, **known.get("options", {}), **apart}
 
 
 def _told_channels(config: TrainingConfig, recipe: str | None, before: Path | None) -> bool:
@@ -133,6 +141,31 @@ def config_of(
     if recipe is None and known is not None:
         return TrainingConfig.from_dict({**known, **given})
     return TrainingConfig.recipe(recipe or "glyph64", **given)
+
+
+def begin_fitting(
+    data: Path, output: Path, caption_column: str | None, overrides: dict[str, Any]
+) -> str:
+    """The recipe to begin with where none is given; its size is added to the overrides.
+
+    Raises:
+        FileExistsError: if there is a run already, which is better found out before.
+    """
+    check_new(output)
+    if overrides["image_size"] is None:
+        overrides["image_size"] = size_for(data, caption_column or "text")
+    return str(SMALL)
+
+
+def fitted(dataset: PictureDataset, overrides: dict[str, Any]) -> TrainingConfig:
+    """A recipe that fits, but for what was given. It is shown, with the reasons."""
+    from accelerate import PartialState
+
+    found = fit(dataset, **{n: value for n, value in overrides.items() if value is not None})
+    if PartialState().is_main_process:
+        kept = "The recipe, which in a .toml file --recipe takes:"
+        typer.echo(f"minidiff: {found.why} {kept}\n\n{as_toml(found.config)}", err=True)
+    return found.config
 
 
 class SampleGrids:

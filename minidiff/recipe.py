@@ -22,6 +22,7 @@ from minidiff.student import Student
 from minidiff.unet import UNetConfig
 
 RECIPES = Path(__file__).parent / "recipes"
+MOVED = ("translate", "zoom", "flips")  # pictures that are, see `minidiff.augmentation`
 STUDENTS = ("teacher", "student_steps", "student_guidance")  # settings that others do not have
 
 
@@ -56,6 +57,10 @@ class TrainingConfig:
             see `minidiff.captions`. It means nothing for other pictures.
         hidden_tokens: share of a text's tokens that the network does not see, other ones every
             time: so it cannot learn a definition by heart by one of its words.
+        translate, zoom, flips: of pictures that are moved, enlarged or mirrored at random, see
+            `minidiff.augmentation`: the largest shift, as a share of height and width; by how much
+            larger (or, as often, smaller) at most, 0.1 is a tenth; whether half are mirrored left
+            to right.
         text_encoder, max_tokens: see `minidiff.text.TextEncoder`; None trains without text.
         teacher: a model that ships, or its folder: then a student is trained that draws as it does
             in few evaluations, see `minidiff.distillation`; None trains on the pictures alone.
@@ -99,6 +104,9 @@ class TrainingConfig:
     senses: float = 0.5
     name_radicals: bool = False
     hidden_tokens: float = 0.0
+    translate: float = 0.0
+    zoom: float = 0.0
+    flips: bool = False
     text_encoder: str | None = "minilm"
     max_tokens: int = 32
     teacher: str | None = None
@@ -129,7 +137,8 @@ class TrainingConfig:
         for name in ("warmup", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("decay", "ema_decay", "no_text", "senses", "hidden_tokens"):
+        shares = ("decay", "ema_decay", "no_text", "senses", "hidden_tokens", "translate", "zoom")
+        for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
         if not 0 <= self.beta2 < 1:
@@ -174,6 +183,12 @@ class TrainingConfig:
                 f"{network.name}.condition_channels is {network.condition_channels}, but a recipe "
                 "without first knows of no picture to lay beside x_t: set it to 0, or first to the "
                 "model whose pictures are to be enlarged"
+            )
+        moved = [name for name in MOVED if getattr(self, name)]
+        if moved and (self.first is not None or self.autoencoder is not None):
+            raise ValueError(
+                f"{moved[0]} is {getattr(self, moved[0])}, but pictures are not moved where "
+                "something else of them is made beforehand (first, autoencoder): set it to 0"
             )
         if not 1 <= self.variants <= 64:
             raise ValueError(f"variants must be from 1 to 64, got {self.variants}")
@@ -232,6 +247,7 @@ class TrainingConfig:
         of = {"first": ("first", "variants"), "teacher": STUDENTS}
         of |= {name: (name,) for name in ("autoencoder", "shift")}
         silent = {n for key, names in of.items() if getattr(self, key) is None for n in names}
+        silent |= {n for n in MOVED if not getattr(self, n)}
         rest = [name for name in rest if name not in silent]  # they say nothing then
         return {**network, **{name: getattr(self, name) for name in rest}}
 

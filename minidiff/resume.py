@@ -237,6 +237,11 @@ def check_recipe(info: dict[str, Any], config: TrainingConfig, data: dict[str, A
             f"{data['path'] or 'the data set'} does not hold the pictures and texts that this run "
             f"began with, from {known['path']}: put them back as they were, or start a new folder"
         )
+    if (held_out := known.get("held_out")) != data.get("held_out"):
+        raise ValueError(
+            f"held_out was {held_out} in this run and is now {data.get('held_out')}: resume with "
+            "the same share, or start a new folder"
+        )
     if config.steps < info["step"]:
         raise ValueError(
             f"steps is {config.steps}, but this run has made {info['step']}: give more"

@@ -23,9 +23,10 @@ PACKAGE = ROOT / "minidiff"
 ORDER = [
     "schedules", "denoisers", "samplers", "unet", "student", "distillation", "autoencoder",
     "toys", "inputs", "storage", "cache", "captions", "glyphs", "pictures", "listings", "datasets",
-    "encoder_files", "text", "texts", "networks", "spaces", "stages", "model", "recipe", "endings",
-    "run_folder", "run_log", "hub", "shelf", "held_out", "latents", "second_stage", "batches",
-    "lesson", "resume", "devices", "trackers", "training", "frames", "cascade", "prompts",
+    "splitting", "encoder_files", "text", "texts", "networks", "spaces", "stages", "model", "recipe", "endings",
+    "run_folder", "run_log", "hub", "shelf", "held_out", "latents", "second_stage",
+    "augmentation", "batches",
+    "lesson", "resume", "devices", "trackers", "training", "fitting", "frames", "cascade", "prompts",
     "pipeline", "editing", "recogniser", "metrics", "wanted", "evaluation", "reconstruction",
     "report", "plots", "figures", "copying", "curves", "provenance", "shell", "cli_train",
     "cli_sample", "cli_more", "cli",
