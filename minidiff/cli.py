@@ -312,7 +312,7 @@ def train(
     from minidiff.shelf import find_model
     from minidiff.training import Trainer
 
-    source = None if start is None else find_model(start)
+    source = None if start is None else find_model(start, online=False)
     running = output if resume else None
     config = config_of(recipe, running, overrides, source)
     reading = how_to_read(config, recipe, running, source)

@@ -107,7 +107,7 @@ def push(
     from minidiff import hub
     from minidiff.shelf import find_model
 
-    folder = find_model(model)
+    folder = find_model(model, online=False)
     if show_card:
         typer.echo(hub.card(folder).replace("{name}", name))
     else:
