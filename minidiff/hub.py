@@ -40,8 +40,8 @@ def fetch(name: str) -> Path:
     Raises:
         FileNotFoundError: if there is no such model or revision, or it cannot be reached.
         CheckpointError: for a repository that holds no model of ours, or one that reads texts with
-            an encoder of its own, also where it lies in the cache; nothing more than its config.json
-            is downloaded then.
+            an encoder of its own, be it in the cache; nothing more than its config.json is
+            downloaded then.
 
     Warns:
         UserWarning: when the Hub is asked, for that may have been a slip in the path of a folder.
@@ -178,16 +178,21 @@ def card(folder: Path) -> str:
 
 def public(info: dict[str, Any]) -> bytes:
     """config.json as others get it: no paths of this machine, no words of the captions."""
-    shown = {n: v for n, v in copy.deepcopy(info).items() if n in SENT}
-    record = shown.setdefault("record", {})
-    record.pop("words", None)
+    shown = {n: v for n, v in info.items() if n in SENT}
+    shown["record"] = public_record(shown.get("record", {}))
+    shown["files"] = {name: info["files"][name] for name in FILES[1:]}
+    shown["sha256"] = info_hash(shown)
+    return json.dumps(shown, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def public_record(record: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a record as others get it."""
+    record = copy.deepcopy(record)
     for stage in (record, *record.get("stages", ())):
         if isinstance(stage.get("data"), dict):
             stage["data"] = {**stage["data"], "path": None}
         stage.pop("words", None)
-    shown["files"] = {name: info["files"][name] for name in FILES[1:]}
-    shown["sha256"] = info_hash(shown)
-    return json.dumps(shown, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return record
 
 
 def push(folder: Path, name: str, private: bool = False) -> str:

@@ -19,10 +19,14 @@ from typing import Any
 
 from torch import nn
 
+from minidiff.diffusers_networks import DiffusersUNet, DiffusersUNetConfig
 from minidiff.unet import UNet, UNetConfig
 
 #: name -> class, and class of its config.
-NETWORKS: dict[str, tuple[Any, Any]] = {"unet": (UNet, UNetConfig)}
+NETWORKS: dict[str, tuple[Any, Any]] = {
+    "unet": (UNet, UNetConfig),
+    "diffusers_unet": (DiffusersUNet, DiffusersUNetConfig),
+}
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,9 @@ def test_one_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
     try:
         with pytest.raises(ValueError, match=r"unknown network 'tiny'.*: known are unet"):
             minidiff.load(tmp_path / "run")
-        with pytest.raises(ValueError, match=r"config of a known one \(unet\), got TinyConfig"):
+        with pytest.raises(
+            ValueError, match=r"config of a known one \(unet, diffusers_unet\), got TinyConfig"
+        ):
             ModelConfig(TinyConfig(), 8)
         with pytest.raises(ValueError, match="unknown network 'tiny': known are unet"):
             TrainingConfig.from_dict({"tiny": {}})
