@@ -394,5 +394,5 @@ def evaluate(
     print(json.dumps(result, indent=2) if as_json else as_text(result))
 
 
-for more in (cli_more.log, cli_more.copy, cli_more.push):
+for more in (cli_more.log, cli_more.copy, cli_more.push, cli_more.export):
     app.command()(more)

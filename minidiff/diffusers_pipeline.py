@@ -217,7 +217,7 @@ class MiniDiffUNet(ModelMixin, ConfigMixin):
         """A copy of the network of a pipeline, on its device."""
         unet = cls(pipeline.config.to_dict(), public_record(pipeline.record))
         unet.network.load_state_dict(pipeline.network.state_dict())
-        return unet.to(pipeline.device).eval()  # type: ignore[no-any-return]
+        return unet.to(pipeline.device).eval()
 
     @classmethod
     def from_pretrained(cls, *args: Any, **options: Any) -> MiniDiffUNet:
@@ -232,7 +232,7 @@ class MiniDiffUNet(ModelMixin, ConfigMixin):
                 f"this model reads texts with {unet.trained.text_encoder!r}, which nobody here has "
                 f"asked for: only {' and '.join(ENCODERS)} are taken from a folder of diffusers"
             )
-        return unet.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+        return unet.to(memory_format=torch.channels_last)
 
 
 class MiniDiffPipeline(DiffusionPipeline):
@@ -256,8 +256,7 @@ class MiniDiffPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(cls, *args: Any, **options: Any) -> MiniDiffPipeline:
         """As in diffusers, but never from a pickle."""
-        opened = super().from_pretrained(*args, **{**options, "use_safetensors": True})
-        return opened  # type: ignore[no-any-return]
+        return super().from_pretrained(*args, **{**options, "use_safetensors": True})
 
     @classmethod
     def of(cls, pipeline: Pipeline, sampler: str = "dpmpp_2m_sde") -> MiniDiffPipeline:
@@ -323,11 +322,11 @@ class MiniDiffPipeline(DiffusionPipeline):
 
     def _drawing(self) -> Pipeline:
         """Our pipeline around the network, where that is now."""
-        if self._ours is None or self._ours.network is not self.unet:
-            record = self.unet.config.get("record")
-            self._ours = Pipeline(self.unet, self.unet.trained, record, self.unet.device)
-        elif self._ours.device != self.unet.device:
-            self._ours.to(self.unet.device)
+        unet, device = self.unet, self.unet.device
+        if self._ours is None or self._ours.network is not unet:
+            self._ours = Pipeline(unet, unet.trained, unet.config.get("record"), device)
+        elif self._ours.device != device:
+            self._ours.to(device)
         return self._ours
 
 

@@ -26,6 +26,7 @@ from diffusers.schedulers import scheduling_flow_match_euler_discrete as flow_ma
 from torch import Tensor
 
 import minidiff
+from faults.calls import command_line
 from helpers import MINILM, ROOT, SCHEDULES, WIDTH, Pictures, Words, awake, names, noise, printed_by
 from minidiff import copying, text
 from minidiff.diffusers_networks import DiffusersUNet, DiffusersUNetConfig
@@ -405,6 +406,22 @@ def test_neither_pickles_nor_other_encoders_are_opened(tmp_path: Path) -> None:
     for kind in (DiffusionPipeline, MiniDiffPipeline):
         with pytest.raises(OSError, match="safetensors"):
             kind.from_pretrained(tmp_path / "folder")
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small(dataclasses.replace(SHAPE, text_dim=None)).save("model")
+    result = command_line(["export", "model", "for-diffusers"])
+    assert (result.status or 0, result.out) == (0, "for-diffusers\n")
+    assert type(DiffusionPipeline.from_pretrained("for-diffusers")) is MiniDiffPipeline
+    for words, told in (
+        (["model", "for-diffusers"], "for-diffusers holds something already"),
+        (["model", "more", "--to", "word"], "--to 'word' is not known: give diffusers"),
+        (["runs/x", "more"], "no model 'runs/x': give one that ships"),
+    ):
+        result = command_line(["export", *words])
+        assert result.status and told in result.err and "Traceback" not in result.err
+    assert names(tmp_path) == ["for-diffusers", "model"]
 
 
 # ------------------------------------------------------------------------------------- the page
