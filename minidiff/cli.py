@@ -307,7 +307,7 @@ def train(
     from minidiff.shelf import find_model
     from minidiff.training import Trainer
 
-    source = None if start is None else find_model(start)
+    source = None if start is None else find_model(start, online=False)
     running = output if resume else None
     to_fit = None if recipe is not None or running or source else data
     if to_fit:
@@ -394,5 +394,5 @@ def evaluate(
     print(json.dumps(result, indent=2) if as_json else as_text(result))
 
 
-for more in (cli_more.log, cli_more.copy, cli_more.push):
+for more in (cli_more.log, cli_more.copy, cli_more.push, cli_more.export):
     app.command()(more)

@@ -1,4 +1,4 @@
-"""The command line, continued: `minidiff copy`, `minidiff log` and `minidiff push`."""
+"""The command line, continued: `minidiff copy`, `log`, `push` and `export`."""
 
 from __future__ import annotations
 
@@ -160,11 +160,34 @@ def push(
     from minidiff import hub
     from minidiff.shelf import find_model
 
-    folder = find_model(model)
+    folder = find_model(model, online=False)
     if show_card:
         typer.echo(hub.card(folder).replace("{name}", name))
     else:
         typer.echo(hub.push(folder, name, private))
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(help="a model that ships, or the folder of a run or model")
+    ],
+    folder: Annotated[Path, typer.Argument(help="to be written; new or empty")],
+    to: Annotated[str, typer.Option(help="the library that is to open it")] = "diffusers",
+) -> None:
+    """Write a model as a folder that another library opens.
+
+    For diffusers it is opened with minidiff.diffusers_pipeline.MiniDiffPipeline.from_pretrained.
+
+    minidiff export runs/mine for-diffusers
+    """
+    if to != "diffusers":
+        raise ValueError(f"--to {to!r} is not known: give diffusers")
+    from minidiff.diffusers_pipeline import save_diffusers
+    from minidiff.pipeline import load
+    from minidiff.shelf import find_model
+
+    save_diffusers(load(find_model(model, online=False), device="cpu"), folder)
+    typer.echo(folder)
 
 
 def _show(text: str, follow: bool) -> None:

@@ -40,7 +40,8 @@ def fetch(name: str) -> Path:
     Raises:
         FileNotFoundError: if there is no such model or revision, or it cannot be reached.
         CheckpointError: for a repository that holds no model of ours, or one that reads texts with
-            an encoder of its own; nothing more than its config.json was downloaded then.
+            an encoder of its own, be it in the cache; nothing more than its config.json is
+            downloaded then.
 
     Warns:
         UserWarning: when the Hub is asked, for that may have been a slip in the path of a folder.
@@ -80,11 +81,18 @@ def _first_line(error: Exception) -> str:
 
 
 def _cached(repository: str, revision: str) -> Path | None:
-    """The folder of what was downloaded before, or None; asks nobody."""
+    """The folder of what was downloaded before, or None; asks nobody.
+
+    It may have been fetched by another program, so it is looked at as what comes from the Hub.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     found = [try_to_load_from_cache(repository, file, revision=revision or None) for file in FILES]
-    return Path(str(found[0])).parent if all(isinstance(path, str) for path in found) else None
+    if not all(isinstance(path, str) for path in found):
+        return None
+    config = Path(str(found[0]))
+    _check(config, f"{repository} (revision {config.parent.name[:12]}, in the Hub's cache)")
+    return config.parent
 
 
 def _downloaded(repository: str, revision: str) -> Path:
@@ -103,6 +111,17 @@ def _downloaded(repository: str, revision: str) -> Path:
             f"{' and '.join(sorted(set(FILES) - files))}{more}. Nothing was downloaded"
         )
     config = Path(hf_hub_download(repository, "config.json", revision=revision or None))
+    _check(config, where)
+    hf_hub_download(repository, "model.safetensors", revision=config.parent.name)
+    return config.parent
+
+
+def _check(config: Path, where: str) -> None:
+    """Look at a config.json before anything that it names is taken.
+
+    Raises:
+        CheckpointError: for that of another library, or one that names a text encoder of its own.
+    """
     try:
         info = json.loads(config.read_text("utf-8"))
         kind, encoder = info["format"], info["model"].get("text_encoder")
@@ -111,16 +130,14 @@ def _downloaded(repository: str, revision: str) -> Path:
     if kind != FORMAT:
         raise CheckpointError(
             f"{where} is a model of another library: its config.json does not say "
-            f"format = {FORMAT!r}. Its weights were not downloaded"
+            f"format = {FORMAT!r}. Its weights were not taken"
         )
     if encoder is not None and encoder not in ENCODERS:
         raise CheckpointError(
             f"{where} reads texts with {encoder!r}, which nobody here has asked for: only "
             f"{' and '.join(ENCODERS)} are taken from a model of the Hub. Its weights were not "
-            "downloaded"
+            "taken"
         )
-    hf_hub_download(repository, "model.safetensors", revision=config.parent.name)
-    return config.parent
 
 
 def card(folder: Path) -> str:
@@ -161,16 +178,21 @@ def card(folder: Path) -> str:
 
 def public(info: dict[str, Any]) -> bytes:
     """config.json as others get it: no paths of this machine, no words of the captions."""
-    shown = {n: v for n, v in copy.deepcopy(info).items() if n in SENT}
-    record = shown.setdefault("record", {})
-    record.pop("words", None)
+    shown = {n: v for n, v in info.items() if n in SENT}
+    shown["record"] = public_record(shown.get("record", {}))
+    shown["files"] = {name: info["files"][name] for name in FILES[1:]}
+    shown["sha256"] = info_hash(shown)
+    return json.dumps(shown, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def public_record(record: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a record as others get it."""
+    record = copy.deepcopy(record)
     for stage in (record, *record.get("stages", ())):
         if isinstance(stage.get("data"), dict):
             stage["data"] = {**stage["data"], "path": None}
         stage.pop("words", None)
-    shown["files"] = {name: info["files"][name] for name in FILES[1:]}
-    shown["sha256"] = info_hash(shown)
-    return json.dumps(shown, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return record
 
 
 def push(folder: Path, name: str, private: bool = False) -> str:

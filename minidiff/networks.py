@@ -20,12 +20,14 @@ from typing import Any
 from torch import nn
 
 from minidiff.autoencoder import Autoencoder, AutoencoderConfig
+from minidiff.diffusers_networks import DiffusersUNet, DiffusersUNetConfig
 from minidiff.unet import UNet, UNetConfig
 
 #: name -> class, and class of its config.
 NETWORKS: dict[str, tuple[Any, Any]] = {
     "unet": (UNet, UNetConfig),
     "conv_autoencoder": (Autoencoder, AutoencoderConfig),
+    "diffusers_unet": (DiffusersUNet, DiffusersUNetConfig),
 }
 
 

@@ -69,12 +69,16 @@ def _shipped() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(MODELS.glob("*/config.json"))}
 
 
-def find_model(name_or_path: str | Path) -> Path:
+def find_model(name_or_path: str | Path, online: bool = True) -> Path:
     """The folder that `load` reads for this name or path.
 
     A text that is the name of a model that ships means that one, a `pathlib.Path` the folder. A
     text such as "owner/model" or "owner/model@revision" is, where no such folder is here, a model
     of the Hugging Face Hub, see `minidiff.hub`.
+
+    Args:
+        online: whether the Hub may be asked; where a model is wanted that is here, it would only be
+            asked for slips in a path.
 
     Raises:
         CheckpointError: for what is on the Hub but no model of ours.
@@ -88,11 +92,15 @@ def find_model(name_or_path: str | Path) -> Path:
         return shipped[name]
     if not name or not is_folder(folder):
         # Below a folder that is here, a slip in the path is likelier than a model of the Hub.
-        if isinstance(name_or_path, str) and hub.is_name(name) and not is_folder(folder.parent):
+        named = isinstance(name_or_path, str) and hub.is_name(name)
+        if online and named and not is_folder(folder.parent):
             return hub.fetch(name)
+        of_hub = "owner/model of the Hugging Face Hub"
+        if not online:
+            of_hub = 'one of the Hub that minidiff.load("owner/model").save(folder) has put there'
         raise FileNotFoundError(
             f"no model {name!r}: give one that ships ({', '.join(shipped)}), the folder of a "
-            "checkpoint or training run, or owner/model of the Hugging Face Hub"
+            f"checkpoint or training run, or {of_hub}"
         )
     for place in (folder, folder / "model"):
         if (place / "config.json").is_file():

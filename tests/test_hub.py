@@ -14,7 +14,7 @@ import pytest
 
 import minidiff
 from faults.calls import command_line
-from helpers import printed_by
+from helpers import names, printed_by
 from minidiff import hub
 from minidiff.model import ModelConfig, save_model
 from minidiff.storage import CheckpointError, read_info
@@ -95,9 +95,9 @@ def online() -> Iterator[Hub]:
     hub.server.server_close()
 
 
-def loaded(name: str, folder: Path, online: Hub, **places: str) -> Any:
+def loaded(name: str, folder: Path, online: Hub, before: str = "", **places: str) -> Any:
     """What `minidiff.load` says in a process of its own: what it opened, or its error."""
-    code = (
+    code = before + (
         "import json, minidiff, warnings\n"
         "warnings.simplefilter('ignore')  # it says that the Hub is asked\n"
         "try:\n"
@@ -167,6 +167,45 @@ def test_what_is_no_model_of_ours_is_not_downloaded(
     online.repositories["ann/altered"] = {**files_of(model), "model.safetensors": altered}
     kind, told = loaded("ann/altered", tmp_path, online)
     assert kind == "CheckpointError" and "model.safetensors" in told
+
+
+def test_what_another_program_has_cached_is_looked_at_as_well(
+    tmp_path: Path, online: Hub, model: Path
+) -> None:
+    files = files_of(model)
+    info = json.loads(files["config.json"])
+    asks = {**info, "model": {**info["model"], "text_encoder": "ann/encoder"}}
+    for name, config, told in (
+        ("ann/asks", asks, "'ann/encoder', which nobody here has asked for"),
+        ("ann/bert", {"architectures": ["Bert"]}, "a model of another library"),
+    ):
+        online.repositories[name] = {**files, "config.json": json.dumps(config).encode()}
+        fetched = (
+            "from huggingface_hub import hf_hub_download\n"
+            "for file in ('config.json', 'model.safetensors'):\n"
+            f"    hf_hub_download({name!r}, file)\n"
+        )
+        assert loaded(name, tmp_path, online, before=fetched)[0] == "CheckpointError"
+        online.asked.clear()
+        for wanted in (f"{name}@{COMMIT}", name):  # from the cache alone
+            kind, said = loaded(wanted, tmp_path, online, HF_HUB_OFFLINE="1")
+            assert kind == "CheckpointError" and told in said and "in the Hub's cache" in said
+        assert not online.asked
+
+
+def test_the_hub_is_not_asked_for_slips_in_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "fetch", lambda name: pytest.fail(f"asked for {name}"))
+    for words in (
+        ["train", "--start", "runs/x", "--output", "more"],
+        ["push", "runs/x", "ann/digits", "--show-card"],
+    ):
+        result = command_line(words)
+        assert result.status and "no model 'runs/x': give one that ships" in result.err
+        assert 'minidiff.load("owner/model").save(folder)' in result.err
+    assert names(tmp_path) == []
 
 
 def test_names_and_revisions_that_are_not_there(tmp_path: Path, online: Hub, model: Path) -> None:

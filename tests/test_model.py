@@ -158,7 +158,7 @@ def test_the_layout_of_the_json_does_not_matter(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network": None}, r"network must be the config of a known one \(unet\), got None"),
+        ({"network": None}, r"config of a known one \(unet, diffusers_unet\), got None"),
         ({"space": "pixels"}, "space must be one of pixels, got 'pixels'"),
         ({"shift": 0.0}, "shift must be from .*got 0.0"),
         ({"image_size": "64"}, "image_size must be a whole number, or two.*, got '64'"),

@@ -23,11 +23,12 @@ PACKAGE = ROOT / "minidiff"
 ORDER = [
     "schedules", "denoisers", "samplers", "unet", "student", "distillation", "autoencoder",
     "toys", "inputs", "storage", "cache", "captions", "glyphs", "pictures", "listings", "datasets",
-    "splitting", "encoder_files", "text", "texts", "networks", "spaces", "stages", "model", "recipe", "endings",
+    "splitting", "encoder_files", "text", "texts", "diffusers_networks", "networks", "spaces",
+    "stages", "model", "recipe", "endings",
     "run_folder", "run_log", "hub", "shelf", "held_out", "latents", "second_stage",
     "augmentation", "batches",
     "lesson", "resume", "devices", "trackers", "training", "fitting", "frames", "cascade", "prompts",
-    "pipeline", "editing", "recogniser", "metrics", "wanted", "evaluation", "reconstruction",
+    "pipeline", "diffusers_pipeline", "editing", "recogniser", "metrics", "wanted", "evaluation", "reconstruction",
     "report", "plots", "figures", "copying", "curves", "provenance", "shell", "cli_train",
     "cli_sample", "cli_more", "cli",
 ]  # fmt: skip
@@ -62,7 +63,7 @@ def test_misspelt_name_is_an_attribute_error() -> None:
         ("import minidiff", "torch numpy PIL transformers accelerate matplotlib typer tqdm"),
         ("import minidiff; minidiff.load()", "transformers accelerate matplotlib typer"),
         ("import minidiff; minidiff.load()('', num_inference_steps=1)", "transformers accelerate"),
-        ("import minidiff.training", "transformers accelerate matplotlib"),
+        ("import minidiff.training", "transformers accelerate matplotlib diffusers"),
         ("import minidiff.plots", "transformers accelerate matplotlib"),
         ("import minidiff.glyphs", "transformers accelerate matplotlib fontTools diffusers"),
         ("import minidiff.cli", "torch numpy PIL transformers accelerate matplotlib"),

@@ -107,7 +107,8 @@ def test_the_table_is_what_the_package_offers() -> None:
 
 def test_the_command_line_is_as_help_says() -> None:
     said = []
-    for words in ((), ("sample",), ("train",), ("evaluate",), ("log",), ("copy",), ("push",)):
+    commands = ("sample", "train", "evaluate", "log", "copy", "push", "export")
+    for words in ((), *((name,) for name in commands)):
         result = CliRunner().invoke(app, [*words, "--help"], prog_name="minidiff")
         assert result.exit_code == 0
         said += ["$", "minidiff", *words, "--help", *result.stdout.split()]
