@@ -36,14 +36,14 @@ $(STAMP): pyproject.toml constraints.txt
 	  fi; \
 	  echo "  Another Python: make PYTHON=/path/to/python3"; exit 1; \
 	fi >&2; \
-	echo "Installing into .venv with $$p: some 210 packages, 3 to 10 minutes, 2.5 GB on disk."; \
+	echo "Installing into .venv with $$p: some 230 packages, 3 to 10 minutes, 2.5 GB on disk."; \
 	echo "To download: about 420 MB on macOS and 560 MB on Linux with a CPU build of torch; the"; \
 	echo "build that PyPI has for Linux carries CUDA: 3.1 GB, and more on disk (pytorch.org tells"; \
 	echo "which PIP_EXTRA_INDEX_URL gives the CPU build). What pip has cached is not fetched again."; \
 	echo "Afterwards make test takes about 12 minutes on 2 cores, make book 10 seconds."; \
 	clear=; $(RUN) -c "" 2>/dev/null || clear=--clear; "$$p" -m venv $$clear .venv
 	@$(RUN) -m pip install -q setuptools wheel -c constraints.txt
-	$(RUN) -m pip install --no-build-isolation -e ".[notebooks,book,test,data]" \
+	$(RUN) -m pip install --no-build-isolation -e ".[notebooks,book,test,data,trackers]" \
 	  -c constraints.txt
 	@pwd -P > $(STAMP)
 

@@ -35,8 +35,8 @@ def checked(names: Sequence[str]) -> list[str]:
             raise ValueError(f"unknown tracker {name!r}: choose from {', '.join(TRACKERS)}")
         if find_spec(name) is None:
             raise ImportError(
-                f"{name} is not installed: pip install {name}, or leave out log_with (--log-with); "
-                "log.jsonl and minidiff log need nothing"
+                f'{name} is not installed: pip install "minidiff[trackers]", or leave out log_with '
+                "(--log-with); log.jsonl and minidiff log need nothing"
             )
     return list(dict.fromkeys(names))
 

@@ -242,7 +242,7 @@ def test_citation_has_the_package_version() -> None:
 def test_licences_and_notices_stand() -> None:
     assert read("LICENSE").startswith("MIT License")
     assert "Creative Commons Attribution 4.0 International Public License" in read("LICENSE-PROSE")
-    for name in ("SIL Open Font License", "Unicode", "all-MiniLM-L6-v2", "MathJax"):
+    for name in ("SIL Open Font License", "Unicode", "Noto Emoji", "all-MiniLM-L6-v2", "MathJax"):
         assert name in read("NOTICE"), name
     patterns = project()["license-files"]
     assert all(list(ROOT.glob(pattern)) for pattern in patterns), patterns

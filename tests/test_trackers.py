@@ -129,9 +129,8 @@ def test_a_tracker_that_fails_ends_no_training(
 def test_a_tracker_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is made."""
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
-    with pytest.raises(
-        ImportError, match="wandb is not installed: pip install wandb, or leave out"
-    ):
+    needed = r'wandb is not installed: pip install "minidiff\[trackers\]", or leave out'
+    with pytest.raises(ImportError, match=needed):
         Trainer(CONFIG, PICTURES, tmp_path / "run", log_with=["wandb"])
     with pytest.raises(
         ValueError, match="unknown tracker 'neptune': choose from tensorboard, wandb"

@@ -2,7 +2,7 @@
 
     python tools/book/contents_pictures.py
 
-Writes book/_static/contents/00.png … 13.png. Of an animation the frame in the middle is taken.
+Writes book/_static/contents/00.png … 14.png. Of an animation the frame in the middle is taken.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ FIGURES = {
     "11_guidance": "fig-guidance-scale",
     "12_editing": "fig-editing-sketch",
     "13_how_good": "fig-quality-yardsticks",
+    "14_emoji": "fig-emoji-drawn",
 }
 
 
