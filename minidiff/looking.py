@@ -25,7 +25,7 @@ from minidiff.listings import listed
 from minidiff.pictures import GREY, formats, opened, page_of, reason_of
 
 if TYPE_CHECKING:
-    from minidiff.text import TextEncoder
+    from minidiff.recipe import TrainingConfig
 
 ORIENTATION = 274  # a tag of EXIF: from 5 on the picture lies on its side
 SHOWN = 40  #: pictures on the sheet
@@ -63,11 +63,13 @@ class Texts:
         pictures: how many pictures have which text.
         cut: texts of which a text encoder does not read the end.
         unknown: words of which it makes little.
+        max_tokens: that it reads of a text; None: there is no encoder.
     """
 
     pictures: Counter[str]
     cut: list[str]
     unknown: list[str]
+    max_tokens: int | None
 
     @property
     def longest(self) -> str:
@@ -159,19 +161,54 @@ def equal(dataset: ImageFolder) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def texts_of(prompts: Sequence[tuple[str, ...]], encoder: TextEncoder | None) -> Texts:
-    """What the texts are, and what a text encoder would make of them.
+def texts_of(prompts: Sequence[tuple[str, ...]], config: TrainingConfig) -> Texts:
+    """What the texts are, and what the text encoder of a recipe would make of them.
 
     Args:
         prompts: of each picture, the whole text first.
-        encoder: None for a model without text: it reads nothing.
     """
-    pictures = Counter(several[0] for several in prompts)
-    if encoder is None:
-        return Texts(pictures, [], [])
-    texts = list(pictures)
+    pictures, name = Counter(several[0] for several in prompts), config.text_encoder
+    if name is None:
+        return Texts(pictures, [], [], None)
+    from minidiff.text import TextEncoder
+
+    encoder, texts = TextEncoder(name, config.max_tokens), list(pictures)
     cut = [text for text, longer in zip(texts, encoder.are_longer(texts)) if longer]
-    return Texts(pictures, cut, encoder.unknown_words(texts))
+    return Texts(pictures, cut, encoder.unknown_words(texts), config.max_tokens)
+
+
+def as_dict(dataset: ImageFolder, files: Files, texts: Texts) -> dict[str, Any]:
+    """All of it as plain values, for `minidiff.report.of_data` and as JSON."""
+    groups, total = equal(dataset), len(dataset)
+    colours, prompts = coloured(dataset.images), dataset.prompts
+    return {
+        "folder": dataset.folder,
+        "texts_from": dataset.source,
+        "listed": files.listed,
+        "refused": [{"file_name": name, "reason": reason} for name, reason in files.refused],
+        "sizes": [
+            {"height": height, "width": width, "pictures": count}
+            for (height, width), count in files.sizes.most_common()
+        ],
+        "longer_side": dict(zip(("smallest", "median", "largest"), files.sides)),
+        "colour": colours,
+        "grey": total - colours,
+        "transparent": files.transparent,
+        "image_size": list(sides(dataset.size)),
+        "channels": dataset.channels,
+        "equal": [[dataset.file_names[i] for i in group] for group in groups],
+        "equal_with_other_texts": sum(len({prompts[i][0] for i in g}) > 1 for g in groups),
+        "texts": {
+            "different": len(texts.pictures),
+            "pictures_without": texts.pictures[""],
+            "most": dict(texts.pictures.most_common(5)),
+            "fewest_pictures": min(texts.pictures.values()),
+            "longest": texts.longest,
+            "max_tokens": texts.max_tokens,
+            "cut": texts.cut,
+            "unknown_words": texts.unknown,
+        },
+    }
 
 
 # ------------------------------------------------------------------------------- the sheet

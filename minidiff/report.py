@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -232,4 +233,92 @@ _OWN: dict[str, Callable[[Any], list[str]]] = {
     "variety": _own_variety,
     "texts": _own_texts,
     "words": _own_words,
+    "sheet": lambda path: [f"{path}: what was drawn, and the nearest training picture beside it"],
 }
+
+
+# ------------------------------------------------------------------- a folder, before training
+
+
+def of_data(result: dict[str, Any]) -> str:
+    """What `minidiff data` has found, as paragraphs with a heading each."""
+    height, width = result["image_size"]
+    tone = "colour" if result["channels"] == 3 else "grey"
+    paragraphs = {
+        "Pictures": f"{result['listed']:,} in {result['folder']}, texts from {result['texts_from']}",
+        "Files": _data_files(result),
+        "Learnt as": " ".join([f"{height} × {width} pixels in {tone}.", *result["notices"]]),
+        "Refused": _data_refused(result),
+        "Doubles": _data_doubles(result),
+        "Texts": _data_texts(result["texts"]),
+        "Recipe": f"{result['why']} Here that takes {result['minutes']:.2g} minutes.",
+    }
+    return "\n".join(
+        textwrap.fill(_plain(text), 98, initial_indent=f"{name:<11}", subsequent_indent=" " * 11)
+        for name, text in paragraphs.items()
+    )
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
+def _data_files(result: dict[str, Any]) -> str:
+    sizes, longer = result["sizes"], result["longer_side"]
+    most = f"{sizes[0]['height']} × {sizes[0]['width']}"
+    said = f"all of {most} pixels (height × width)"
+    if len(sizes) > 1:
+        said = (
+            f"{len(sizes):,} sizes, most often {most} pixels (height × width, "
+            f"{sizes[0]['pictures']:,} pictures); longer side {longer['smallest']} to "
+            f"{longer['largest']}, half of them up to {longer['median']}"
+        )
+    clear = result["transparent"]
+    tail = f"; {clear:,} may be transparent and lie on paper" if clear else ""
+    return f"{said}; {result['colour']:,} in colour, {result['grey']:,} grey{tail}"
+
+
+def _data_refused(result: dict[str, Any]) -> str:
+    refused = result["refused"]
+    if not refused:
+        return "none"
+    first = "; ".join(f"{row['file_name']!r}: {row['reason']}" for row in refused[:5])
+    if result["skip_unreadable"]:
+        ends = "they are left out"
+    else:
+        ends = "training stops at once, unless --skip-unreadable is given"
+    more = "; …" if len(refused) > 5 else ""
+    return f"{len(refused):,} of {result['listed']:,}, and {ends}. {first}{more}"
+
+
+def _data_doubles(result: dict[str, Any]) -> str:
+    groups = result["equal"]
+    if not groups:
+        return "none"
+    doubles = sum(len(group) - 1 for group in groups)
+    other = result["equal_with_other_texts"]
+    tail = f"; {other:,} of them with different texts" if other else ""
+    first = " = ".join(map(repr, groups[0][:2]))
+    return f"{doubles:,} pictures are the same as another one at this size, first {first}{tail}"
+
+
+def _data_texts(texts: dict[str, Any]) -> str:
+    """Different ones, how many pictures each has, the longest, what is not read."""
+    (most, count), fewest = next(iter(texts["most"].items())), texts["fewest_pictures"]
+    each = f"for {fewest:,} to {count:,} pictures each, most for {most!r}"
+    if fewest == count:
+        each = f"for {count:,} picture{'s' * (count > 1)} each"
+    said = [f"{texts['different']:,} different, {each}; the longest {texts['longest'][:200]!r}"]
+    if texts["pictures_without"]:
+        said.append(f"{texts['pictures_without']:,} pictures have none")
+    if texts["max_tokens"] is None:
+        return ". ".join([*said, "A model without text learns from them"])
+    if cut := texts["cut"]:
+        said.append(
+            f"{len(cut):,} are longer than the {texts['max_tokens']} tokens that are read, first "
+            f"{cut[0][:200]!r}"
+        )
+    if words := texts["unknown_words"]:
+        several = ", ".join(words[:10]) + (", …" if len(words) > 10 else "")
+        said.append(f"{len(words):,} words mean little to the text encoder: {several}")
+    return ". ".join(said)
