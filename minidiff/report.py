@@ -245,7 +245,7 @@ def of_data(result: dict[str, Any]) -> str:
     height, width = result["image_size"]
     tone = "colour" if result["channels"] == 3 else "grey"
     paragraphs = {
-        "Pictures": f"{result['listed']:,} in {result['folder']}, texts from {result['texts_from']}",
+        "Pictures": f"{result['listed']:,} in {result['folder']}; texts: {result['texts_from']}",
         "Files": _data_files(result),
         "Learnt as": " ".join([f"{height} × {width} pixels in {tone}.", *result["notices"]]),
         "Refused": _data_refused(result),

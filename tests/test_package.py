@@ -25,8 +25,8 @@ ORDER = [
     "captions", "glyphs", "pictures", "listings", "datasets", "encoder_files", "text", "texts",
     "networks", "spaces", "model", "recipe", "endings", "run_folder", "run_log", "hub", "shelf",
     "held_out", "batches", "resume", "devices", "trackers", "training", "frames", "pipeline",
-    "editing", "recogniser", "metrics", "wanted", "evaluation", "report", "plots",
-    "likeness", "originals", "own_evaluation", "looking", "figures",
+    "editing", "recogniser", "metrics", "wanted", "evaluation", "report", "plots", "figures",
+    "likeness", "originals", "own_evaluation", "looking",
     "copying", "curves", "provenance", "shell", "cli_train", "cli_sample", "cli_more",
     "cli_data", "cli",
 ]  # fmt: skip
