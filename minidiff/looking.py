@@ -247,7 +247,7 @@ def _cell(image: Tensor, text: str, scale: int) -> Image.Image:
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
     """A text in lines of so many pixels; what is too much is left out."""
-    found = []
+    found, text = [], text[: lines * width // 2]  # few letters are narrower than two pixels
     while text:
         fits = len(text)
         while fits > 1 and font.getlength(text[:fits]) > width:

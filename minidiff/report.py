@@ -247,11 +247,11 @@ def of_data(result: dict[str, Any]) -> str:
     paragraphs = {
         "Pictures": f"{result['listed']:,} in {result['folder']}; texts: {result['texts_from']}",
         "Files": _data_files(result),
-        "Learnt as": " ".join([f"{height} × {width} pixels in {tone}.", *result["notices"]]),
+        "Learnt as": ". ".join([f"{height} × {width} pixels in {tone}", *result["notices"]]),
         "Refused": _data_refused(result),
         "Doubles": _data_doubles(result),
         "Texts": _data_texts(result["texts"]),
-        "Recipe": f"{result['why']} Here that takes {result['minutes']:.2g} minutes.",
+        "Recipe": result["why"],
     }
     return "\n".join(
         textwrap.fill(_plain(text), 98, initial_indent=f"{name:<11}", subsequent_indent=" " * 11)
@@ -297,7 +297,7 @@ def _data_doubles(result: dict[str, Any]) -> str:
         return "none"
     doubles = sum(len(group) - 1 for group in groups)
     other = result["equal_with_other_texts"]
-    tail = f"; {other:,} of them with different texts" if other else ""
+    tail = f"; in {other:,} cases with different texts" if other else ""
     first = " = ".join(map(repr, groups[0][:2]))
     return f"{doubles:,} pictures are the same as another one at this size, first {first}{tail}"
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from faults.calls import command_line
 from minidiff import held_out as held_out_module
 from minidiff import own_evaluation
 from minidiff.batches import data_of
@@ -83,7 +84,9 @@ class Stand(Pipeline):
 
 @pytest.fixture(autouse=True)
 def no_losses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They need a network that reads text; only the test of the losses has one."""
+    """Few, and none where the network would have to read text."""
+    for module in (own_evaluation, held_out_module):
+        monkeypatch.setattr(module, "HELD_OUT", 24)
     if "losses" not in request.node.name:
         row = {"62": 0.5, "mean": 0.5}
         monkeypatch.setattr(own_evaluation, "losses", lambda *_: {"training": row})
@@ -252,9 +255,7 @@ def test_the_sheet_begins_with_the_likest() -> None:
     assert again == result
 
 
-def test_losses_have_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (own_evaluation, held_out_module):
-        monkeypatch.setattr(module, "HELD_OUT", 24)
+def test_losses_have_the_same_noise() -> None:
     stand = Stand(in_turn(TRAIN.images))
     few = icons(7, seed=1)
     both = losses(stand, few, few)
@@ -327,3 +328,56 @@ def test_a_model_that_does_not_say_where(data: Any, said: str) -> None:
 def test_glyphs_are_not_ones_own() -> None:
     assert not is_own(Stand(in_turn(TRAIN.images), channels=1, record={"data": {"kind": "glyphs"}}))
     assert not is_own(Stand(in_turn(TRAIN.images), channels=1)), "as of an earlier release"
+
+
+# ------------------------------------------------------------------------------ the command
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A network that has learnt nothing, of pictures in a folder, a quarter held out."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(own_evaluation.FORMS, "quick", Form(2, 8))
+    monkeypatch.setattr(own_evaluation, "STEPS", 2)
+    dataset = ImageFolder(saved(tmp_path / "p", icons(40)), 32, 3)
+    data = {**data_of(dataset, False), "held_out": 0.25}
+    Stand(in_turn(dataset.images), record={"data": data}).save("model")
+    return "model"
+
+
+def test_the_command_measures_own_pictures(model: str) -> None:
+    first = command_line(["evaluate", "--model", model])
+    assert first.status == 0 and "30 pictures learnt, 10 held out" in first.out, first.err
+    assert first.out.rstrip().splitlines()[-1].startswith("nearest.png: ")
+    assert Path("nearest.png").is_file()
+    values = json.loads(command_line(["evaluate", "--model", model, "--json", "-o", "x.png"]).out)
+    assert values["sheet"] == "x.png" and values["pictures"] == {"learnt": 30, "held_out": 10}
+    Path("p").rename("q")
+    gone = command_line(["evaluate", "--model", model, "--loss-only"])
+    assert gone.status == 2 and "not there any more" in gone.err and "--data" in gone.err
+    told = command_line(["evaluate", "--model", model, "--data", "q", "--json"])
+    assert told.status == 0 and json.loads(told.out)["copying"] == values["copying"]
+
+
+def test_losses_by_the_command(model: str) -> None:
+    values = json.loads(command_line(["evaluate", "--model", model, "--loss-only", "--json"]).out)
+    assert {*values} == {"loss"} and {*values["loss"]} == {"training", "held out"}
+    assert not Path("nearest.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--output", "x.gif"], ".png"),
+        (["--output", "no/x.png"], "no folder no"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_is_wrong_is_named(words: list[str], said: str, model: str) -> None:
+    result = command_line(["evaluate", "--model", model, *words])
+    assert result.status == 2 and said in result.err
+
+
+def test_glyphs_have_no_sheet() -> None:
+    result = command_line(["evaluate", "--output", "x.png", "--loss-only"])
+    assert result.status == 2 and "--output is of own pictures" in result.err
