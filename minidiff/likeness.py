@@ -52,19 +52,24 @@ class Yardstick(NamedTuple):
 
 
 def glance(images: Tensor) -> Tensor:
-    """Pictures as they are compared.
+    """Pictures small enough to be compared, and large enough to be shifted before that.
 
     Args:
         images: (N, C, H, W) in [-1, 1] or uint8.
 
     Returns:
-        (N, C, h, w) float32, the longer of h and w is at most `SIDE`.
+        (N, C, h, w) float32, the longer of h and w is at most twice `SIDE`.
     """
-    height, width = images.shape[2:]
-    scale = min(1.0, SIDE / max(height, width))
-    size = [max(1, round(side * scale)) for side in (height, width)]
     parts = images.split(512)  # so that uint8 becomes float32 a little at a time
-    return torch.cat([F.interpolate(as_pictures(x).float(), size, mode="area") for x in parts])
+    return torch.cat([_smaller(as_pictures(x).float(), 2 * SIDE) for x in parts])
+
+
+def _smaller(images: Tensor, longer: int) -> Tensor:
+    """Of so many pixels along the longer side, if they have more: means of what lies there."""
+    height, width = images.shape[2:]
+    scale = min(1.0, longer / max(height, width))
+    size = [max(1, round(side * scale)) for side in (height, width)]
+    return F.interpolate(images, size, mode="area")
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Eye:
     """Compares pictures (N, C, h, w) as `glance` makes them.
 
     Attributes:
-        shifted: forgive a shift by a pixel, a sixteenth, each way.
+        shifted: forgive a shift by up to a sixteenth each way.
         mirrored: forgive left and right.
     """
 
@@ -81,7 +86,7 @@ class Eye:
 
     def _moved(self, looks: Tensor) -> Iterator[Tensor]:
         height, width = looks.shape[2:]
-        reach = int(self.shifted)
+        reach = self.shifted * (2 if max(height, width) > SIDE else 1)
         for one in (looks, looks.flip(3)) if self.mirrored else (looks,):
             padded = F.pad(one, [reach] * 4, mode="replicate")
             for down in range(2 * reach + 1):
@@ -90,10 +95,11 @@ class Eye:
 
     def distances(self, looks: Tensor, others: Tensor) -> Tensor:
         """(N, M) how far each of N pictures is from each of M others."""
-        known = others.flatten(1)
+        known = _smaller(others, SIDE).flatten(1)
         apart = torch.full((len(looks), len(known)), math.inf)
         for moved in self._moved(looks):
-            torch.minimum(apart, torch.cdist(moved.flatten(1), known), out=apart)
+            found = torch.cdist(_smaller(moved, SIDE).flatten(1), known)
+            torch.minimum(apart, found, out=apart)
         return apart / math.sqrt(known.shape[1])
 
     def nearest(self, looks: Tensor, known: Tensor, omit: Tensor | None = None) -> Near:
@@ -126,7 +132,7 @@ class Eye:
         of_held_out = held_out is not None and len(held_out) >= ENOUGH
         source = held_out if held_out is not None and of_held_out else known
         rows = chosen(len(source))
-        twins = Eye().distances(source[rows], known) < TWIN
+        twins = Eye(mirrored=self.mirrored).distances(source[rows], known) < TWIN
         if not of_held_out:
             twins[torch.arange(len(rows)), rows] = True
         several = int((twins.sum(1) > (not of_held_out)).sum())
