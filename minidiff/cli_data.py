@@ -165,10 +165,10 @@ def evaluate(
     60 everyday words, all radicals by their names, and definitions with the radical named. Only the
     distances of --full, of 1,034 glyphs, can be compared with those of other models.
 
-    Of own pictures, each beside the same of real ones: the loss on training pictures and on those
-    that were held out (minidiff train --held-out 0.1) by timestep; how many of the drawn pictures
-    stand nearer to a training picture than real ones do, so that they are copies, with a sheet to
-    see it; variety; and whether texts and single words bring what they mean.
+    Of own pictures, each beside the same of real ones: the loss by timestep on training pictures
+    and on those that were held out; how many of the drawn pictures stand nearer to a training
+    picture than real ones do, so that they are copies, with a sheet to see it; variety; and whether
+    texts and single words bring what they mean.
 
     minidiff evaluate
 
