@@ -160,10 +160,11 @@ def evaluate(
 
     Of glyphs: distances to real glyphs in the eyes of a recogniser (Frechet, kernel, precision,
     recall), with those of real glyphs, blurred ones and other fonts beside; sharpness, whiteness
-    and specks; whether the radical fits held-out definitions; whether 20 words bring what they
-    mean; whether glyphs were copied; and the loss on held-out glyphs by timestep. With --full also
-    60 everyday words, all radicals by their names, and definitions with the radical named. Only the
-    distances of --full, of 1,034 glyphs, can be compared with those of other models.
+    and specks; whether the radical fits definitions that were held out; whether 20 words bring what
+    they mean; whether glyphs were copied; and the loss by timestep on glyphs that were held out.
+    With --full also 60 everyday words, all radicals by their names, and definitions with the
+    radical named. Only the distances of --full, of 1,034 glyphs, can be compared with those of
+    other models.
 
     Of own pictures, each beside the same of real ones: the loss by timestep on training pictures
     and on those that were held out; how many of the drawn pictures stand nearer to a training
