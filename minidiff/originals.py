@@ -18,7 +18,8 @@ def is_own(pipeline: Pipeline) -> bool:
     """Whether a model was trained on other pictures than glyphs, as far as it says."""
     kind = (pipeline.record.get("data") or {}).get("kind")  # earlier releases did not remember it
     if kind is None:
-        return pipeline.config.shape[0] != 1 or not isinstance(pipeline.config.image_size, int)
+        grey = (pipeline.space.channels or pipeline.config.shape[0]) == 1
+        return not (grey and isinstance(pipeline.config.image_size, int))
     return bool(kind != "glyphs")
 
 

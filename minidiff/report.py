@@ -253,10 +253,8 @@ def of_data(result: dict[str, Any]) -> str:
         "Texts": _data_texts(result["texts"]),
         "Recipe": result["why"],
     }
-    return "\n".join(
-        textwrap.fill(_plain(text), 98, initial_indent=f"{name:<11}", subsequent_indent=" " * 11)
-        for name, text in paragraphs.items()
-    )
+    wrap = textwrap.TextWrapper(98, subsequent_indent=" " * 11, break_on_hyphens=False)
+    return "\n".join(wrap.fill(f"{name:<11}{_plain(text)}") for name, text in paragraphs.items())
 
 
 def _plain(text: str) -> str:
