@@ -77,7 +77,7 @@ def data(
 
     size = cli_more.size_of(image_size) or size_for(folder, caption_column or "text")
     given = {"paper": paper, "caption_column": caption_column}
-    reading = {name: value for name, value in given.items() if value is not None}
+    reading: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     dataset, notices = looking.read(folder, size, **reading)
     files, fitted = looking.files_of(dataset), fit(dataset, time_limit)
     texts = looking.texts_of(dataset.prompts, fitted.config)
