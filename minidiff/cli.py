@@ -1,4 +1,4 @@
-"""The command line: `minidiff sample`, `minidiff train`, `minidiff evaluate`.
+"""The command line: `minidiff sample` and `minidiff train`; cli_data, cli_more have the rest.
 
 Results go to standard output, everything else to standard error. What is heavy is imported inside
 the functions, so that help and most mistakes are answered at once.
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 import minidiff
-from minidiff import cli_more, shell
+from minidiff import cli_data, cli_more, shell
 from minidiff.endings import Ended, TrainingStopped, polite
 
 app = typer.Typer(
@@ -28,10 +28,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-Model = Annotated[
-    str,
-    typer.Option(help="a model that ships (glyph64), or the folder of a training run or a model"),
-]
 INTERRUPTED = 130  # the exit status that shells expect after Ctrl-C
 
 
@@ -185,7 +181,7 @@ def sample(
             "beside it win"
         ),
     ] = None,
-    model: Model = "glyph64",
+    model: cli_data.Model = "glyph64",
 ) -> None:
     """Draw pictures of one or several prompts. Prints the files that they are in.
 
@@ -345,54 +341,6 @@ def train(
         print(f"{output / 'model'}; draw with: {example}")
 
 
-# ---------------------------------------------------------------------------------- evaluate
-
-
-@app.command()
-def evaluate(
-    model: Model = "glyph64",
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full",
-            help="draw many more glyphs: on two cores some twenty-five minutes, not one and a half",
-        ),
-    ] = False,
-    loss_only: Annotated[
-        bool, typer.Option("--loss-only", help="draw nothing; works for models of any size")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="of the noise that the glyphs start from")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
-) -> None:
-    """Measure how good a model of glyphs is.
-
-    Distances to real glyphs in the eyes of a recogniser (Frechet, kernel, precision, recall), with
-    those of real glyphs, blurred ones and other fonts beside; sharpness, whiteness and specks;
-    whether the radical fits held-out definitions; whether 20 words bring what they mean; whether
-    glyphs were copied; and the loss on held-out glyphs by timestep. With --full also 60 everyday
-    words, all radicals by their names, and definitions with the radical named. Only the distances
-    of --full, of 1,034 glyphs, can be compared with those of other models.
-
-    minidiff evaluate
-
-    minidiff evaluate --full --json --model runs/glyph64 > figures.json
-    """
-    import json
-
-    from minidiff import evaluation
-    from minidiff.pipeline import load
-    from minidiff.report import as_text
-
-    if full and loss_only:
-        raise ValueError("--full and --loss-only contradict each other: give one of them")
-    pipeline = load(model)
-    if loss_only:
-        result: dict[str, Any] = {"held_out_loss": evaluation.held_out_loss(pipeline)}
-    else:
-        form = evaluation.FORMS["full" if full else "quick"]
-        result = evaluation.evaluate(pipeline, form, seed, progress=sys.stderr.isatty())
-    print(json.dumps(result, indent=2) if as_json else as_text(result))
-
-
-for more in (cli_more.log, cli_more.copy, cli_more.push, cli_more.export):
+several = (cli_more.log, cli_more.copy, cli_more.push, cli_more.export)
+for more in (cli_data.data, cli_data.evaluate, *several):
     app.command()(more)

@@ -582,7 +582,7 @@ def test_terminal_that_cannot_show_chinese(
 def test_help_lists_the_commands(run: Run, arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.status == 0 and result.err == ""
-    for word in ("sample", "train", "evaluate", "minidiff sample gold", "--version"):
+    for word in ("sample", "train", "data", "evaluate", "minidiff sample gold", "--version"):
         assert word in result.out
 
 
@@ -591,7 +591,8 @@ def test_help_lists_the_commands(run: Run, arguments: list[str]) -> None:
     [
         ("sample", ["--num-images", "--guidance-scale", "--seed", ".gif", "minidiff sample gold"]),
         ("train", ["--recipe", "--resume", "--data", "metadata.csv", "accelerate launch"]),
-        ("evaluate", ["--model", "--full", "--json", "--loss-only", "--seed"]),
+        ("data", ["--image-size", "--skip-unreadable", "--json", "minidiff data my-pictures"]),
+        ("evaluate", ["--model", "--full", "--json", "--loss-only", "--seed", "--data"]),
     ],
 )
 @pytest.mark.parametrize("option", ["--help", "-h"])
@@ -1115,13 +1116,17 @@ def test_evaluate_pictures_that_cannot_be_read(run: Run, plain: Path) -> None:
         assert word in result.err
 
 
-@pytest.mark.parametrize("options", [(), ("--loss-only",), ("--full",)])
-def test_a_model_of_other_pictures_is_not_measured(
-    run: Run, here: Path, recipe: Path, data: Path, options: tuple[str, ...]
+def test_a_model_of_other_pictures_is_measured_by_them(
+    run: Run, here: Path, recipe: Path, data: Path
 ) -> None:
     assert run("train", "--recipe", recipe, "--data", data, "--output", "run").status == 0
-    result = run("evaluate", *options, "--model", "run")
-    assert is_one_line(result) and str(data) in result.err and "glyphs" in result.err
+    result = run("evaluate", "--loss-only", "--model", "run")
+    assert result.status == 0 and result.err == "" and "glyphs" not in result.out
+    assert "training" in result.out and "--held-out" in result.out
+    data.rename(here / "elsewhere")
+    for options in ((), ("--loss-only",), ("--full",)):
+        result = run("evaluate", *options, "--model", "run")
+        assert is_one_line(result) and str(data) in result.err and "--data" in result.err
 
 
 def test_help_says_how_long_evaluating_takes(run: Run) -> None:

@@ -22,7 +22,7 @@ COMMANDS = (ROOT / "book" / "command_line.txt").read_text(encoding="utf-8")
 # Of the command line its own help is shown, and the package itself is a table.
 COMMAND = {
     f"minidiff.{name}"
-    for name in ("__main__", "cli", "cli_more", "cli_sample", "cli_train", "shell")
+    for name in ("__main__", "cli", "cli_data", "cli_more", "cli_sample", "cli_train", "shell")
 }
 LEFT_OUT = {"minidiff"} | COMMAND
 
@@ -107,7 +107,7 @@ def test_the_table_is_what_the_package_offers() -> None:
 
 def test_the_command_line_is_as_help_says() -> None:
     said = []
-    commands = ("sample", "train", "evaluate", "log", "copy", "push", "export")
+    commands = ("sample", "train", "data", "evaluate", "log", "copy", "push", "export")
     for words in ((), *((name,) for name in commands)):
         result = CliRunner().invoke(app, [*words, "--help"], prog_name="minidiff")
         assert result.exit_code == 0

@@ -154,6 +154,14 @@ evaluate --model foreign | foreign
 evaluate --seed x | x
 evaluate gold | gold
 evaluate --json=yes | --json
+evaluate --data no | no
+evaluate --output x.gif | .png
+evaluate --output x.png --loss-only | own pictures
+data | folder
+data no | no
+data no --output x.jpg | .png
+data no --image-size 3x | 3x
+data no --time-limit soon | soon
 smple gold | smple
 --nonsense | --nonsense
 --version=3 | --version
