@@ -379,7 +379,7 @@ def evaluate(
     """
     import json
 
-    from minidiff import evaluation
+    from minidiff import evaluation, large
     from minidiff.pipeline import load
     from minidiff.report import as_text
 
@@ -391,6 +391,8 @@ def evaluate(
     else:
         form = evaluation.FORMS["full" if full else "quick"]
         result = evaluation.evaluate(pipeline, form, seed, progress=sys.stderr.isatty())
+        if pipeline.image_size != 64:
+            result["full_size"] = large.full_size(pipeline, 16 if full else 4, seed)
     print(json.dumps(result, indent=2) if as_json else as_text(result))
 
 

@@ -18,10 +18,11 @@ from typing import Any
 
 from minidiff.encoder_files import ENCODERS
 from minidiff.inputs import sides, warn
+from minidiff.stages import FIRST
 from minidiff.storage import FORMAT, CheckpointError, info_hash, read_info, read_tensors
 
 FILES = ("config.json", "model.safetensors")
-SENT = ("format", "version", "model", "record")
+SENT = ("format", "version", "model", "record", "first")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -105,7 +106,8 @@ def _downloaded(repository: str, revision: str) -> Path:
     config = Path(hf_hub_download(repository, "config.json", revision=revision or None))
     try:
         info = json.loads(config.read_text("utf-8"))
-        kind, encoder = info["format"], info["model"].get("text_encoder")
+        kind, encoder = info["format"], _drawing(info).get("text_encoder")
+        cascade = info["model"].get("first_stage") is not None
     except (ValueError, TypeError, KeyError, AttributeError):
         kind = encoder = None
     if kind != FORMAT:
@@ -119,21 +121,33 @@ def _downloaded(repository: str, revision: str) -> Path:
             f"{' and '.join(ENCODERS)} are taken from a model of the Hub. Its weights were not "
             "downloaded"
         )
-    hf_hub_download(repository, "model.safetensors", revision=config.parent.name)
+    if cascade and FIRST not in files:
+        raise CheckpointError(
+            f"{where} is half a cascade: it lacks {FIRST}. Its weights were not downloaded"
+        )
+    for file in [FIRST] * cascade + ["model.safetensors"]:
+        hf_hub_download(repository, file, revision=config.parent.name)
     return config.parent
+
+
+def _drawing(info: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the model that is told what to draw: of a cascade, the first stage."""
+    model: dict[str, Any] = info.get("first", info)["model"]
+    return model
 
 
 def card(folder: Path) -> str:
     """What a model is and how it came about, in Markdown, from its own record; for README.md."""
     info = read_info(folder)
     model, record = info["model"], info.get("record", {})
-    text = model.get("text_encoder") is not None
+    encoder = _drawing(info).get("text_encoder")
+    text, cascade = encoder is not None, " in two stages" if "first_stage" in model else ""
     task = "text-to-image" if text else "unconditional-image-generation"
     lines = [
         "---", "library_name: minidiff", f"pipeline_tag: {task}",
         "tags: [diffusion, safetensors]", "---", "", "# {name}", "",
-        f"A diffusion model of {' × '.join(map(str, sides(model['image_size'])))} pixels"
-        + (f", told by texts ({model['text_encoder']})." if text else ", without text."), "",
+        f"A diffusion model of {' × '.join(map(str, sides(model['image_size'])))} pixels{cascade}"
+        + (f", told by texts ({encoder})." if text else ", without text."), "",
         "```python", "import minidiff", "", 'pipeline = minidiff.load("{name}")',
         f"images = pipeline({json.dumps('a text' if text else '')}, num_images_per_prompt=16)",
         "```", "",
@@ -162,15 +176,19 @@ def card(folder: Path) -> str:
 def public(info: dict[str, Any]) -> bytes:
     """config.json as others get it: no paths of this machine, no words of the captions."""
     shown = {n: v for n, v in copy.deepcopy(info).items() if n in SENT}
-    record = shown.setdefault("record", {})
-    record.pop("words", None)
-    for stage in (record, *record.get("stages", ())):
-        if isinstance(stage.get("data"), dict):
-            stage["data"] = {**stage["data"], "path": None}
-        stage.pop("words", None)
-    shown["files"] = {name: info["files"][name] for name in FILES[1:]}
+    for model in (shown, *([shown["first"]] if "first" in shown else [])):
+        record = model.setdefault("record", {})
+        for stage in (record, *record.get("stages", ())):
+            if isinstance(stage.get("data"), dict):
+                stage["data"] = {**stage["data"], "path": None}
+            stage.pop("words", None)
+    shown["files"] = {name: info["files"][name] for name in _weights(info)}
     shown["sha256"] = info_hash(shown)
     return json.dumps(shown, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _weights(info: dict[str, Any]) -> list[str]:
+    return [*FILES[1:], *([FIRST] if "first" in info else [])]
 
 
 def push(folder: Path, name: str, private: bool = False) -> str:
@@ -198,13 +216,20 @@ def push(folder: Path, name: str, private: bool = False) -> str:
     if not is_name(name) or "@" in name:
         raise ValueError(f"{name!r} is no name on the Hub: give owner/model")
     info = read_info(folder)
-    read_tensors(folder, "model.safetensors", info)  # as they were saved, or nothing is sent
-    if info["model"].get("text_encoder") not in (None, *ENCODERS):
+    if "first_stage" in info["model"] and "first" not in info:
         raise ValueError(
-            f"{folder} reads texts with {info['model']['text_encoder']!r}, which others do not "
+            f"{folder} is half a cascade: write both stages into one folder with "
+            "minidiff.load(...).save(folder), and give that"
+        )
+    for file in _weights(info):
+        read_tensors(folder, file, info)  # as they were saved, or nothing is sent
+    if (encoder := _drawing(info).get("text_encoder")) not in (None, *ENCODERS):
+        raise ValueError(
+            f"{folder} reads texts with {encoder!r}, which others do not "
             f"have: only models with {' or '.join(ENCODERS)}, or without text, can be given away"
         )
-    files = {FILES[0]: public(info), FILES[1]: (folder / FILES[1]).read_bytes()}
+    files = {FILES[0]: public(info)}
+    files |= {file: (folder / file).read_bytes() for file in _weights(info)}
     text = card(folder).replace("{name}", name)
     if get_token() is None:
         raise PermissionError(

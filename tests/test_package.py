@@ -26,7 +26,7 @@ ORDER = [
     "networks", "spaces", "stages", "model", "recipe", "endings", "run_folder", "run_log", "hub",
     "shelf", "held_out", "second_stage", "batches", "resume", "devices", "trackers", "training",
     "frames", "cascade", "prompts", "pipeline", "editing", "recogniser", "metrics", "wanted",
-    "evaluation", "report", "plots", "figures", "copying", "curves", "provenance", "shell",
+    "evaluation", "large", "report", "plots", "figures", "copying", "curves", "provenance", "shell",
     "cli_train", "cli_sample", "cli_more", "cli",
 ]  # fmt: skip
 
