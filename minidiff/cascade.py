@@ -112,6 +112,7 @@ class SecondStage:
         steps: int,
         redrawn: float,
         rule: str | StepRule = RULE,
+        last: int = 0,
         progress: bool = False,
     ) -> Frames:
         """Go on with what the first stage has drawn.
@@ -122,8 +123,17 @@ class SecondStage:
             generators: of the noise, one for all or a list of one per picture.
             steps, redrawn: from `settings`.
             rule: how it steps.
+            last: timestep at which the first stage ends.
             progress: show a bar with the time left.
+
+        Raises:
+            ValueError: for a first stage that ends before t = 0.
         """
+        if last > 0:
+            raise ValueError(
+                f"timesteps end at {last}, but a second stage enlarges what is finished: let them "
+                "end at 0"
+            )
 
         def enlarged(images: Tensor) -> Frames:
             shape = len(images), *self.config.shape

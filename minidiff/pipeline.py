@@ -240,7 +240,9 @@ class Pipeline:
             return frames
         if generator is None:
             generators = [samplers.seeded_generator(s, "second stage", i) for s, i in seeds]
-        return self.second.after(frames, self.space, generators, progress=progress, **enlarging)
+        return self.second.after(
+            frames, self.space, generators, last=grid[-1], progress=progress, **enlarging
+        )
 
     def __call__(self, prompt: str | Sequence[str], **settings: Any) -> Tensor:
         """The pictures at the end of `steps`, which takes the same arguments: (N, C, H, W)."""

@@ -81,6 +81,7 @@ def with_first(config: TrainingConfig, model: ModelConfig) -> ModelConfig:
     if folder.parent != MODELS:
         name = str(folder.absolute())
     weights = info["files"]["model.safetensors"]
+    # An even grid: what is decided at the noisy end is decided already, by the small picture.
     return dataclasses.replace(model, first_stage=FirstStage(name, weights), shift=1.0)
 
 

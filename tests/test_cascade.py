@@ -248,6 +248,8 @@ def test_options_of_the_second_stage_are_checked_by_the_call(cascade: Path, firs
         pipeline.steps("bar", second_steps=0)
     with pytest.raises(ValueError, match="redrawn must lie between 0 and 1, got 2"):
         pipeline.steps("bar", redrawn=2)
+    with pytest.raises(ValueError, match=r"timesteps end at 9, but .*: let them end at 0"):
+        pipeline.steps("bar", timesteps=[1000, 500, 9])
     with pytest.raises(TypeError, match="second_steps"):
         minidiff.load(first).steps("bar", second_steps=4)
 
