@@ -586,7 +586,7 @@ def test_a_prompt_given_twice_warns_once(glyph64: Pipeline) -> None:
 
 
 def test_no_warning_for_words_that_the_model_was_trained_with(glyph64: Pipeline) -> None:
-    words = sorted(pipeline_module._words_of_the_definitions())
+    words = sorted(pipeline_module.words_of_the_definitions())
     assert {"gold", "water", "lithium"} <= set(words)
     some = [word for word in words[:: len(words) // 300] if word.isascii() and word.isalpha()]
     assert len(some) > 200
