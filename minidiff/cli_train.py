@@ -154,8 +154,10 @@ class SampleGrids:
 
     def draw(self, trainer: Trainer) -> None:
         if self.pipeline is None:
-            *model, second = stages(trainer.averaged, trainer.model_config, trainer.record())
-            self.pipeline = Pipeline(*model, trainer.device, second)
+            network, config, record, second = stages(
+                trainer.averaged, trainer.model_config, trainer.record()
+            )
+            self.pipeline = Pipeline(network, config, record, trainer.device, second)
         images = self.pipeline(self.prompts, num_images_per_prompt=8)
         folder = trainer.folder / "samples"
         folder.mkdir(exist_ok=True)
