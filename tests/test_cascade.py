@@ -328,8 +328,8 @@ def test_others_get_both_stages(cascade: Path, tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"image_size": 32}, "image_size is 32, but .* draws 8: set image_size to 16 × 16"),
-        ({"first": "glyph63"}, "no model 'glyph63': give one that ships"),
-        ({"first": "ann/icons"}, "first is 'ann/icons': give a model that ships, or the folder"),
+        ({"first": "glyph63"}, "first is 'glyph63', but there is no .*: give one that"),
+        ({"first": "ann/icons"}, "first is 'ann/icons', .* or the folder of one"),
     ],
 )
 def test_a_first_stage_that_does_not_fit_is_refused_before_any_work(

@@ -24,10 +24,10 @@ ORDER = [
     "schedules", "denoisers", "samplers", "unet", "toys", "inputs", "storage", "cache",
     "captions", "glyphs", "pictures", "listings", "datasets", "encoder_files", "text", "texts",
     "networks", "spaces", "stages", "model", "recipe", "endings", "run_folder", "run_log", "hub",
-    "shelf", "held_out", "second_stage", "batches", "resume", "devices", "trackers", "training",
-    "frames", "cascade", "prompts", "pipeline", "editing", "recogniser", "metrics", "wanted",
-    "evaluation", "large", "report", "plots", "figures", "copying", "curves", "provenance", "shell",
-    "cli_train", "cli_sample", "cli_more", "cli",
+    "shelf", "held_out", "redrawing", "second_stage", "batches", "resume", "devices", "trackers",
+    "training", "frames", "cascade", "prompts", "pipeline", "editing", "recogniser", "metrics",
+    "wanted", "evaluation", "large", "report", "plots", "figures", "copying", "curves",
+    "provenance", "shell", "cli_train", "cli_sample", "cli_more", "cli",
 ]  # fmt: skip
 
 
