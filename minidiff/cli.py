@@ -309,6 +309,7 @@ def train(
         "compile": compile or None,
     }
     from minidiff.cli_train import SampleGrids, config_of, how_to_read, pictures_of, remembered
+    from minidiff.second_stage import reads_text
     from minidiff.shelf import find_model
     from minidiff.training import Trainer
 
@@ -341,7 +342,7 @@ def train(
             print(f"minidiff: this run was finished already; {longer}", file=sys.stderr)
         trainer.run()
     if main:
-        example = shell.example(prompts[0] or None, output)
+        example = shell.example(prompts[0] if reads_text(config) else None, output)
         print(f"{output / 'model'}; draw with: {example}")
 
 
@@ -391,8 +392,7 @@ def evaluate(
     else:
         form = evaluation.FORMS["full" if full else "quick"]
         result = evaluation.evaluate(pipeline, form, seed, progress=sys.stderr.isatty())
-        if pipeline.image_size != 64:
-            result["full_size"] = large.full_size(pipeline, 16 if full else 4, seed)
+        result |= large.also(pipeline, 16 if full else 4, seed)
     print(json.dumps(result, indent=2) if as_json else as_text(result))
 
 

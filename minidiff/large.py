@@ -54,6 +54,13 @@ def full_size(pipeline: Pipeline, per_word: int = 4, seed: int = 0) -> dict[str,
     return {name: _measures(images) for name, images in pictures.items()}
 
 
+def also(pipeline: Pipeline, per_word: int, seed: int) -> dict[str, Any]:
+    """What `minidiff evaluate` adds of a model whose pictures are larger than 64 × 64."""
+    if pipeline.image_size == 64:
+        return {}
+    return {"full_size": full_size(pipeline, per_word, seed)}
+
+
 def _measures(images: Tensor) -> dict[str, Any]:
     return {
         "edge_width": round(metrics.edge_width(images), 3),
