@@ -22,11 +22,12 @@ from minidiff.model import ModelConfig, load_model, load_weights, model_info
 from minidiff.networks import build
 from minidiff.samplers import Generators, StepRule, sample_steps, standard_normal
 from minidiff.schedules import number_within, whole_number
-from minidiff.shelf import FIRST, find_model
-from minidiff.stages import doubled, laid_beside
+from minidiff.shelf import find_model
+from minidiff.stages import FIRST, doubled, laid_beside
 from minidiff.storage import CheckpointError, read_info, read_tensors, write_folder
 
 BATCH = 16  # pictures that the network sees at a time: they are large
+RULE = "dpmpp_2m"  # sharper than ddim in as many steps
 OPTIONS = ("second_steps", "redrawn")  # of a call, that are for the second stage
 
 
@@ -110,7 +111,8 @@ class SecondStage:
         generators: Generators,
         steps: int,
         redrawn: float,
-        rule: str | StepRule = "ddim",
+        rule: str | StepRule = RULE,
+        last: int = 0,
         progress: bool = False,
     ) -> Frames:
         """Go on with what the first stage has drawn.
@@ -121,8 +123,17 @@ class SecondStage:
             generators: of the noise, one for all or a list of one per picture.
             steps, redrawn: from `settings`.
             rule: how it steps.
+            last: timestep at which the first stage ends.
             progress: show a bar with the time left.
+
+        Raises:
+            ValueError: for a first stage that ends before t = 0.
         """
+        if last > 0:
+            raise ValueError(
+                f"timesteps end at {last}, but a second stage enlarges what is finished: let them "
+                "end at 0"
+            )
 
         def enlarged(images: Tensor) -> Frames:
             shape = len(images), *self.config.shape

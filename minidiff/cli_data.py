@@ -180,7 +180,7 @@ def evaluate(
     if full and loss_only:
         raise ValueError("--full and --loss-only contradict each other: give one of them")
     path = None if output is None else _sheet(output, "")
-    from minidiff import evaluation
+    from minidiff import evaluation, large
     from minidiff.originals import is_own
     from minidiff.pipeline import load
     from minidiff.report import as_text, of_own
@@ -197,6 +197,7 @@ def evaluate(
         result = {"held_out_loss": evaluation.held_out_loss(pipeline)}
     else:
         result = evaluation.evaluate(pipeline, evaluation.FORMS[form], seed, progress=progress)
+        result |= large.also(pipeline, 16 if full else 4, seed)
     typer.echo(json.dumps(result, indent=2) if as_json else as_text(result))
 
 

@@ -157,14 +157,22 @@ def push(
 
     minidiff push runs/mine ann/icons --private
     """
+    from tempfile import TemporaryDirectory
+
     from minidiff import hub
     from minidiff.shelf import find_model
+    from minidiff.storage import read_info
 
     folder = find_model(model, online=False)
-    if show_card:
-        typer.echo(hub.card(folder).replace("{name}", name))
-    else:
-        typer.echo(hub.push(folder, name, private))
+    with TemporaryDirectory() as place:
+        if "first_stage" in read_info(folder)["model"]:  # others get both stages of a cascade
+            from minidiff.pipeline import load
+
+            load(folder).save(folder := Path(place) / "model")
+        if show_card:
+            typer.echo(hub.card(folder).replace("{name}", name))
+        else:
+            typer.echo(hub.push(folder, name, private))
 
 
 def export(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from minidiff.cascade import RULE
 from minidiff.denoisers import Denoiser, Guided, Prediction
 from minidiff.frames import Frames
 from minidiff.inputs import sides
@@ -115,7 +116,7 @@ def steps(
     sources = [seeded_generator(seed, i) for i in numbers]
     x = standard_normal((len(numbers), *pipeline.config.shape), sources, pipeline.device)
     grid, rule = pipeline.timesteps(num_inference_steps), SAMPLERS[sampler]
-    second, enlarging = pipeline.second, SAMPLERS["ddim"]
+    second, enlarging = pipeline.second, SAMPLERS[RULE]
     if picture is not None:
         whole = checked_size("picture", picture, pipeline)[None]
         known = pipeline.space.to_data(whole if second is None else halved(whole)).to(x)

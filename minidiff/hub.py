@@ -18,10 +18,11 @@ from typing import Any
 
 from minidiff.encoder_files import ENCODERS
 from minidiff.inputs import sides, warn
+from minidiff.stages import FIRST
 from minidiff.storage import FORMAT, CheckpointError, info_hash, read_info, read_tensors
 
 FILES = ("config.json", "model.safetensors")
-SENT = ("format", "version", "model", "record")
+SENT = ("format", "version", "model", "record", "first")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -91,7 +92,9 @@ def _cached(repository: str, revision: str) -> Path | None:
     if not all(isinstance(path, str) for path in found):
         return None
     config = Path(str(found[0]))
-    _check(config, f"{repository} (revision {config.parent.name[:12]}, in the Hub's cache)")
+    where = f"{repository} (revision {config.parent.name[:12]}, in the Hub's cache)"
+    if _check(config, where) and not (config.parent / FIRST).is_file():
+        return None
     return config.parent
 
 
@@ -111,22 +114,28 @@ def _downloaded(repository: str, revision: str) -> Path:
             f"{' and '.join(sorted(set(FILES) - files))}{more}. Nothing was downloaded"
         )
     config = Path(hf_hub_download(repository, "config.json", revision=revision or None))
-    _check(config, where)
-    hf_hub_download(repository, "model.safetensors", revision=config.parent.name)
+    cascade = _check(config, where)
+    if cascade and FIRST not in files:
+        raise CheckpointError(
+            f"{where} is half a cascade: it lacks {FIRST}. Its weights were not downloaded"
+        )
+    for file in [FIRST] * cascade + ["model.safetensors"]:
+        hf_hub_download(repository, file, revision=config.parent.name)
     return config.parent
 
 
-def _check(config: Path, where: str) -> None:
-    """Look at a config.json before anything that it names is taken.
+def _check(config: Path, where: str) -> bool:
+    """Look at a config.json before anything that it names is taken; True for a cascade's.
 
     Raises:
         CheckpointError: for that of another library, or one that names a text encoder of its own.
     """
     try:
         info = json.loads(config.read_text("utf-8"))
-        kind, encoder = info["format"], info["model"].get("text_encoder")
+        kind, encoder = info["format"], _drawing(info).get("text_encoder")
+        cascade = info["model"].get("first_stage") is not None
     except (ValueError, TypeError, KeyError, AttributeError):
-        kind = encoder = None
+        kind, encoder, cascade = None, None, False
     if kind != FORMAT:
         raise CheckpointError(
             f"{where} is a model of another library: its config.json does not say "
@@ -138,19 +147,27 @@ def _check(config: Path, where: str) -> None:
             f"{' and '.join(ENCODERS)} are taken from a model of the Hub. Its weights were not "
             "taken"
         )
+    return cascade
+
+
+def _drawing(info: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the model that is told what to draw: of a cascade, the first stage."""
+    model: dict[str, Any] = info.get("first", info)["model"]
+    return model
 
 
 def card(folder: Path) -> str:
     """What a model is and how it came about, in Markdown, from its own record; for README.md."""
     info = read_info(folder)
     model, record = info["model"], info.get("record", {})
-    text = model.get("text_encoder") is not None
+    encoder = _drawing(info).get("text_encoder")
+    text, cascade = encoder is not None, " in two stages" if "first_stage" in model else ""
     task = "text-to-image" if text else "unconditional-image-generation"
     lines = [
         "---", "library_name: minidiff", f"pipeline_tag: {task}",
         "tags: [diffusion, safetensors]", "---", "", "# {name}", "",
-        f"A diffusion model of {' × '.join(map(str, sides(model['image_size'])))} pixels"
-        + (f", told by texts ({model['text_encoder']})." if text else ", without text."), "",
+        f"A diffusion model of {' × '.join(map(str, sides(model['image_size'])))} pixels{cascade}"
+        + (f", told by texts ({encoder})." if text else ", without text."), "",
         "```python", "import minidiff", "", 'pipeline = minidiff.load("{name}")',
         f"images = pipeline({json.dumps('a text' if text else '')}, num_images_per_prompt=16)",
         "```", "",
@@ -180,7 +197,10 @@ def public(info: dict[str, Any]) -> bytes:
     """config.json as others get it: no paths of this machine, no words of the captions."""
     shown = {n: v for n, v in info.items() if n in SENT}
     shown["record"] = public_record(shown.get("record", {}))
-    shown["files"] = {name: info["files"][name] for name in FILES[1:]}
+    if "first" in shown:
+        first = shown["first"]
+        shown["first"] = {**first, "record": public_record(first.get("record", {}))}
+    shown["files"] = {name: info["files"][name] for name in _weights(info)}
     shown["sha256"] = info_hash(shown)
     return json.dumps(shown, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
@@ -193,6 +213,10 @@ def public_record(record: dict[str, Any]) -> dict[str, Any]:
             stage["data"] = {**stage["data"], "path": None}
         stage.pop("words", None)
     return record
+
+
+def _weights(info: dict[str, Any]) -> list[str]:
+    return [*FILES[1:], *([FIRST] if "first" in info else [])]
 
 
 def push(folder: Path, name: str, private: bool = False) -> str:
@@ -220,13 +244,20 @@ def push(folder: Path, name: str, private: bool = False) -> str:
     if not is_name(name) or "@" in name:
         raise ValueError(f"{name!r} is no name on the Hub: give owner/model")
     info = read_info(folder)
-    read_tensors(folder, "model.safetensors", info)  # as they were saved, or nothing is sent
-    if info["model"].get("text_encoder") not in (None, *ENCODERS):
+    if "first_stage" in info["model"] and "first" not in info:
         raise ValueError(
-            f"{folder} reads texts with {info['model']['text_encoder']!r}, which others do not "
+            f"{folder} is half a cascade: write both stages into one folder with "
+            "minidiff.load(...).save(folder), and give that"
+        )
+    for file in _weights(info):
+        read_tensors(folder, file, info)  # as they were saved, or nothing is sent
+    if (encoder := _drawing(info).get("text_encoder")) not in (None, *ENCODERS):
+        raise ValueError(
+            f"{folder} reads texts with {encoder!r}, which others do not "
             f"have: only models with {' or '.join(ENCODERS)}, or without text, can be given away"
         )
-    files = {FILES[0]: public(info), FILES[1]: (folder / FILES[1]).read_bytes()}
+    files = {FILES[0]: public(info)}
+    files |= {file: (folder / file).read_bytes() for file in _weights(info)}
     text = card(folder).replace("{name}", name)
     if get_token() is None:
         raise PermissionError(

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from collections.abc import Iterable, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from minidiff.frames import Frames
 from minidiff.inputs import Size, as_device, sides, warn
 from minidiff.model import ModelConfig, load_model, save_model
 from minidiff.networks import describe
-from minidiff.prompts import as_list, warned_without_effect
+from minidiff.prompts import as_list, warned_without_effect, words_of_the_definitions
 from minidiff.schedules import whole_number
 from minidiff.shelf import DEFAULT_MODEL, find_model
 from minidiff.storage import CheckpointError
@@ -248,7 +247,9 @@ class Pipeline:
             return frames
         if generator is None:
             generators = [samplers.seeded_generator(s, "second stage", i) for s, i in seeds]
-        return self.second.after(frames, self.space, generators, progress=progress, **enlarging)
+        return self.second.after(
+            frames, self.space, generators, last=grid[-1], progress=progress, **enlarging
+        )
 
     def __call__(self, prompt: str | Sequence[str], **settings: Any) -> Tensor:
         """The pictures at the end of `steps`, which takes the same arguments: (N, C, H, W)."""
@@ -343,7 +344,7 @@ class Pipeline:
         """Say what the text encoder makes nothing of, and what it does not read."""
         for prompt in dict.fromkeys(p for p in prompts if p.strip()):
             if self.text_encoder.understands(prompt) is not None:
-                known = _words_of_the_definitions().union(self.record.get("words") or ())
+                known = words_of_the_definitions().union(self.record.get("words") or ())
                 notice = self.text_encoder.understands(prompt, known)
                 if notice:
                     warn(f"{notice} It is drawn all the same.")
@@ -367,13 +368,6 @@ class Pipeline:
 
 def _pick(condition: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
     return {name: value[rows.to(value.device)] for name, value in condition.items()}
-
-
-@cache
-def _words_of_the_definitions() -> set[str]:
-    from minidiff.glyphs import load_glyphs
-
-    return {w for g in load_glyphs() for w in re.findall(r"\w+", g.definition.lower())}
 
 
 def load(

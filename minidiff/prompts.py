@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Set
+from functools import cache
 from typing import Any
 
 from minidiff.inputs import warn
@@ -45,3 +47,11 @@ def warned_without_effect(
             "(guidance_scale 1): give a scale such as 3",
         )
     return idle
+
+
+@cache
+def words_of_the_definitions() -> set[str]:
+    """All words of the glyphs' definitions, in small letters."""
+    from minidiff.glyphs import load_glyphs
+
+    return {w for g in load_glyphs() for w in re.findall(r"\w+", g.definition.lower())}

@@ -46,6 +46,15 @@ def _distance_table(distances: dict[str, dict[str, float]]) -> list[str]:
     ]
 
 
+def _full_size_table(rows: dict[str, dict[str, float]]) -> list[str]:
+    keys = ("edge_width", "grey_share", "specks", "off_white")
+    lines = [f"At full size, {next(iter(rows.values()))['samples']:,} samples"]
+    for heading in zip(*(COLUMNS[key] for key in keys)):
+        lines.append(" " * 29 + "".join(f"{text:>10}" for text in heading))
+    lines += [f"{n:<29}" + "".join(f"{row[key]:>10}" for key in keys) for n, row in rows.items()]
+    return lines
+
+
 def _interval(row: dict[str, Any], digits: int = 0) -> str:
     low, high = row["interval"]
     return f"({low:.{digits}%} to {high:.{digits}%})"
@@ -123,6 +132,7 @@ _TABLES: dict[str, Callable[[Any], list[str]]] = {
         f"{2 * steps} with guidance"
     ],
     "distances": _distance_table,
+    "full_size": _full_size_table,
     "paper": lambda white: [f"Border without clipping (white paper = 1): {white:.3f}"],
     "faithfulness": _share_table("Radical of the character whose definition was asked for"),
     "radicals": _radical_table,

@@ -13,35 +13,45 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
-from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from minidiff import hub
-from minidiff.cache import cache_dir, cached
-from minidiff.denoisers import NetworkDenoiser
-from minidiff.inputs import is_folder, sides
-from minidiff.model import ModelConfig, load_model, read_config
-from minidiff.recipe import TrainingConfig
+from minidiff.cache import cached
+from minidiff.inputs import is_file, sides
+from minidiff.model import ModelConfig, read_config
+from minidiff.recipe import RECIPES, TrainingConfig
+from minidiff.redrawing import EULER, SHARES, Redrawing
 from minidiff.samplers import seeded_generator
-from minidiff.shelf import MODELS, find_model
 from minidiff.stages import FirstStage, halved, laid_beside
-from minidiff.storage import CheckpointError, Tensors, read_info
+from minidiff.storage import Tensors, read_info
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-REDRAWN = 0.6  # share of the small pictures that the first stage has drawn again,
-SHARES = (0.1, 0.7)  # from a t / T between these,
-EULER = 5  # in so many steps
+# As in `minidiff.shelf`, which is not asked: a copy of the training would bring all models along.
+MODELS = RECIPES.with_name("models")
+REDRAWN = 0.6  # share of the small pictures that the first stage has drawn again
 CLEAN, MOST = 0.4, 0.5  # share without added noise; the others have up to that share of it
-BATCH = 256  # pictures that are redrawn at a time
+
+
+def folder_of(first: str) -> Path:
+    """The folder of a model by a name that ships, or by its folder or that of its run.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    for place in (MODELS / first, Path(first), Path(first) / "model"):
+        if is_file(place / "config.json"):
+            return place
+    shipped = ", ".join(sorted(path.parent.name for path in MODELS.glob("*/config.json")))
+    raise FileNotFoundError(
+        f"first is {first!r}, but there is no such model: give one that ships ({shipped}), or the "
+        "folder of one"
+    )
 
 
 def with_first(config: TrainingConfig, model: ModelConfig) -> ModelConfig:
@@ -54,10 +64,7 @@ def with_first(config: TrainingConfig, model: ModelConfig) -> ModelConfig:
     """
     if config.first is None:
         return model
-    name = config.first
-    if hub.is_name(name) and not is_folder(name):
-        raise ValueError(f"first is {name!r}: give a model that ships, or the folder of one")
-    folder = find_model(name)
+    name, folder = config.first, folder_of(config.first)
     info = read_info(folder)
     first = read_config(folder, info)
     if first.first_stage is not None:
@@ -81,6 +88,7 @@ def with_first(config: TrainingConfig, model: ModelConfig) -> ModelConfig:
     if folder.parent != MODELS:
         name = str(folder.absolute())
     weights = info["files"]["model.safetensors"]
+    # An even grid: what is decided at the noisy end is decided already, by the small picture.
     return dataclasses.replace(model, first_stage=FirstStage(name, weights), shift=1.0)
 
 
@@ -88,7 +96,7 @@ def reads_text(config: TrainingConfig) -> bool:
     """Whether a model of this recipe can be told what to draw, be it by its first stage."""
     if config.first is None:
         return config.text_encoder is not None
-    folder = find_model(config.first)
+    folder = folder_of(config.first)
     return read_config(folder, read_info(folder)).text_encoder is not None
 
 
@@ -111,8 +119,8 @@ class Beside:
         assert config.first is not None and model.first_stage is not None
         self.config, self.weights, self.accelerator = config, model.first_stage.weights, accelerator
         self.device = accelerator.device
-        folder = find_model(config.first)
-        self.space = read_config(folder, read_info(folder)).space
+        self.folder = folder_of(config.first)
+        self.space = read_config(self.folder, read_info(self.folder)).space
         self.small = halved(dataset.images).to(self.device)
         prompts = getattr(dataset, "prompts", None) or [("",)] * len(self.small)
         self.texts = [several[0] for several in prompts]
@@ -169,7 +177,7 @@ class Beside:
         if self._held_out is None or not torch.equal(index, self._held_out[0]):
             texts = [self.texts[i] for i in index.tolist()]
             draw = seeded_generator(0, "redrawn", "held out")
-            first = Redrawing(self.config, self.accelerator, texts)
+            first = Redrawing(self.folder, self.accelerator, texts)
             again, share = first(self.small[index.to(self.device)], draw, quiet=True)
             even = torch.arange(len(index), device=self.device) % 2 == 0
             share = share.to(self.device).masked_fill(even, 0)
@@ -188,7 +196,7 @@ class Beside:
         digest.update(self.small.cpu().contiguous().numpy().data)
 
         def make() -> Tensors:
-            first = Redrawing(self.config, self.accelerator, self.texts)
+            first = Redrawing(self.folder, self.accelerator, self.texts)
             images, share = first(self.small, seeded_generator(seed, "redrawn", number))
             return {"images": images, "share": share}
 
@@ -199,85 +207,3 @@ class Beside:
                 found.keys() == {"images", "share"} and found["images"].shape == self.small.shape
             ),
         )
-
-
-class Redrawing:
-    """The first stage, as it draws pictures again that have been noised.
-
-    Args:
-        texts: N of them, which it reads where it can.
-
-    Raises:
-        CheckpointError: if its text encoder is another one than it was trained with.
-    """
-
-    def __init__(
-        self, config: TrainingConfig, accelerator: Accelerator, texts: Sequence[str]
-    ) -> None:
-        assert config.first is not None
-        self.accelerator, self.device = accelerator, accelerator.device
-        network, self.model, _ = load_model(find_model(config.first))
-        self.network, self.schedule = network.to(self.device), self.model.make_schedule()
-        self.table = None
-        if self.model.text_encoder is not None:
-            from minidiff.text import TextEncoder
-            from minidiff.texts import encode_texts
-
-            encoder = TextEncoder(self.model.text_encoder, self.model.max_tokens, self.device)
-            if encoder.fingerprint != self.model.text_fingerprint:
-                raise CheckpointError(
-                    f"the first stage {config.first!r} was trained with another text encoder "
-                    f"({self.model.text_encoder}, {self.model.text_fingerprint}): use that one"
-                )
-            self.table = encode_texts(texts, encoder, cache_dir()).to(self.device)
-            self.rows = self.table.rows(texts)
-
-    @torch.no_grad()
-    def __call__(
-        self, small: Tensor, draw: torch.Generator, quiet: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Noise pictures up to a t of their own and draw them to an end from there.
-
-        Args:
-            small: (N, C, H, W) uint8.
-            draw: a generator of the CPU.
-
-        Returns:
-            the same, drawn again, and the t / T (N,) from which; both on the CPU.
-        """
-        low, high = SHARES
-        share = low + (high - low) * torch.rand(len(small), generator=draw)
-        made, last = [], self.schedule.num_train_timesteps
-        bar = tqdm(
-            total=len(small),
-            desc="First stage, drawing again",
-            unit=" images",
-            disable=quiet or not self.accelerator.is_main_process,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
-            leave=False,
-        )
-        with bar:
-            for rows in torch.arange(len(small)).split(BATCH):
-                x = self.model.space.to_data(small[rows.to(small.device)])
-                eps = torch.randn(x.shape, generator=draw).to(x)
-                grid = [(share[rows] * last * k / EULER).round() for k in range(EULER, 0, -1)]
-                times = [t.long().clamp(1, last).to(x.device) for t in grid]
-                denoiser = self._denoiser(rows)
-                x = self.schedule.add_noise(x, eps, times[0])
-                for t, s in pairwise([*times, torch.zeros_like(times[0])]):
-                    with self.accelerator.autocast():
-                        now = denoiser(x, t)
-                    x = self.schedule.add_noise(now.x0.float(), now.eps.float(), s)
-                images = self.model.space.to_images(x)
-                made.append(((images + 1) * 127.5).round().to("cpu", torch.uint8))
-                bar.update(len(rows))
-        return torch.cat(made), share
-
-    def _denoiser(self, rows: Tensor) -> NetworkDenoiser:
-        text: dict[str, Tensor] = {}
-        if self.table is not None:
-            length = None if self.device.type == "cpu" else self.model.max_tokens
-            read = self.table.batch(self.rows[rows], length)
-            text = {"tokens": read.tokens, "mask": read.mask}
-        kind, clip = self.model.prediction_type, self.model.space.data_range
-        return NetworkDenoiser(self.network, self.schedule, kind, clip, **text)

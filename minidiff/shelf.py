@@ -15,7 +15,6 @@ from minidiff.storage import read_info
 
 MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = "glyph64"
-FIRST = "first.safetensors"  # of a cascade that was saved whole: the weights of its first stage
 
 
 @dataclass(frozen=True)

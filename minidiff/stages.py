@@ -17,6 +17,7 @@ from torch import Tensor
 from minidiff.inputs import check_settings, sides
 from minidiff.networks import Description
 
+FIRST = "first.safetensors"  # of a cascade that was saved whole: the weights of its first stage
 PLANES = 2  # beside the small picture: the share of noise in it, and how far it was redrawn
 
 

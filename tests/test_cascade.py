@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+import minidiff
+from faults.calls import command_line
 from helpers import WIDTH, Pictures, Words, awake, log_of, sha256
-from minidiff import second_stage, stages, text
+from minidiff import editing, hub, second_stage, shelf, stages, text
+from minidiff.cascade import SecondStage
+from minidiff.cli_train import SampleGrids
+from minidiff.glyphs import to_float
 from minidiff.model import ModelConfig, load_model, save_model
 from minidiff.recipe import TrainingConfig
 from minidiff.run_folder import all_checkpoints
 from minidiff.second_stage import Beside
 from minidiff.spaces import Pixels
+from minidiff.stages import FirstStage
+from minidiff.storage import CheckpointError, read_info
 from minidiff.training import Trainer
 from minidiff.unet import UNetConfig
 
@@ -27,13 +38,21 @@ LARGE = UNetConfig(
 )
 
 
+class Reader(Words):
+    """Makes something of every prompt, and reads it to its end."""
+
+    def understands(self, *_: Any) -> None: ...
+
+    def overlong(self, *_: Any) -> None: ...
+
+
 @pytest.fixture(autouse=True)
 def surroundings(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """On the CPU, whatever the machine has; a cache of its own; the made-up encoder."""
     from accelerate.state import AcceleratorState
 
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setattr(text, "TextEncoder", Words)
+    monkeypatch.setattr(text, "TextEncoder", Reader)
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -144,6 +163,164 @@ def test_held_out_pictures_are_real_and_redrawn_in_turn(recipe: TrainingConfig) 
     assert torch.equal(shown, beside_of(dataclasses.replace(recipe, seed=5)).held_out(index))
 
 
+# ------------------------------------------------------------------------------- drawing
+
+
+@pytest.fixture
+def cascade(first: Path, tmp_path: Path) -> Path:
+    """The folder of a second stage that names its first, as a training leaves it."""
+    told = FirstStage(str(first), sha256(first / "model.safetensors"), steps=3)
+    config = ModelConfig(LARGE, 16, Pixels(0.4, 0.8), first_stage=told)
+    save_model(tmp_path / "second", awake(LARGE), config)
+    return tmp_path / "second"
+
+
+def test_a_film_shows_both_stages_in_one_size(cascade: Path, first: Path) -> None:
+    pipeline = minidiff.load(cascade)
+    assert pipeline.image_size == 16 and "16 × 16" in repr(pipeline)
+    frames = pipeline.steps(["bar", "number"], num_images_per_prompt=2, num_inference_steps=5)
+    shown = list(frames)
+    assert len(frames) == len(shown) == 8
+    assert [frame.index for frame in shown] == list(range(8)) and shown[-1].t == 0
+    assert {frame.images.shape for frame in shown} == {(4, 1, 16, 16)}
+    assert {frame.predicted.shape for frame in shown} == {(4, 1, 16, 16)}
+    alone = minidiff.load(first)
+    small = alone(["bar", "number"], num_images_per_prompt=2, num_inference_steps=5)
+    assert torch.equal(shown[4].images, stages.doubled(small))
+    last = pipeline(["bar", "number"], num_images_per_prompt=2, num_inference_steps=5)
+    assert torch.equal(last, shown[-1].images)
+    longer = pipeline.steps("bar", num_inference_steps=5, second_steps=4, redrawn=0.1)
+    assert len(longer) == 9
+
+
+def test_pictures_do_not_depend_on_how_many_are_drawn(cascade: Path) -> None:
+    pipeline = minidiff.load(cascade)
+    one, many = (
+        pipeline("bar", num_images_per_prompt=n, num_inference_steps=3, seed=4) for n in (1, 20)
+    )
+    assert torch.allclose(one, many[:1], atol=1e-4) and not torch.allclose(one, many[1:2])
+    mine = pipeline("bar", num_inference_steps=3, generator=torch.Generator().manual_seed(0))
+    again = pipeline("bar", num_inference_steps=3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(mine, again) and not torch.allclose(mine, one)
+
+
+def test_saved_it_is_whole(cascade: Path, first: Path, tmp_path: Path) -> None:
+    pipeline = minidiff.load(cascade)
+    for _ in range(2):  # over itself, too
+        pipeline.save(tmp_path / "whole")
+    shutil.rmtree(first)
+    opened = minidiff.load(tmp_path / "whole")
+    how = {"num_images_per_prompt": 2, "num_inference_steps": 3}
+    assert torch.equal(opened("bar", **how), pipeline("bar", **how))
+    assert str(tmp_path) not in (tmp_path / "whole/config.json").read_text(encoding="utf-8")
+
+    data = bytearray((tmp_path / "whole/first.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "whole/first.safetensors").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"first.safetensors is not what was saved"):
+        minidiff.load(tmp_path / "whole")
+
+
+def test_a_first_stage_that_is_missing_or_another_is_refused(cascade: Path, first: Path) -> None:
+    _, config, _ = load_model(first)
+    save_model(first, awake(SMALL, seed=1), config)
+    with pytest.raises(CheckpointError, match=r"with the weights .* but those .*: put it back"):
+        minidiff.load(cascade)
+    shutil.rmtree(first)
+    with pytest.raises(FileNotFoundError, match=r"enlarges pictures of .* which is not here: put"):
+        minidiff.load(cascade)
+
+
+def test_a_second_stage_is_no_model_by_itself(cascade: Path, recipe: TrainingConfig) -> None:
+    network, config, _ = load_model(cascade)
+    with pytest.raises(ValueError, match=r"second stage, .* open its folder with minidiff.load"):
+        minidiff.Pipeline(network, config)
+    with pytest.raises(ValueError, match="which is a second stage itself: give a model that draws"):
+        twice = dataclasses.replace(recipe, first=str(cascade), image_size=32)
+        Trainer(twice, Pictures(20, 32), cascade.parent / "run")
+    with pytest.raises(ValueError, match="no first_stage"):
+        SecondStage(network, dataclasses.replace(config, first_stage=None))
+
+
+def test_options_of_the_second_stage_are_checked_by_the_call(cascade: Path, first: Path) -> None:
+    pipeline = minidiff.load(cascade)
+    with pytest.raises(ValueError, match="second_steps must be from 1 to 1000, got 0"):
+        pipeline.steps("bar", second_steps=0)
+    with pytest.raises(ValueError, match="redrawn must lie between 0 and 1, got 2"):
+        pipeline.steps("bar", redrawn=2)
+    with pytest.raises(ValueError, match=r"timesteps end at 9, but .*: let them end at 0"):
+        pipeline.steps("bar", timesteps=[1000, 500, 9])
+    with pytest.raises(TypeError, match="second_steps"):
+        minidiff.load(first).steps("bar", second_steps=4)
+
+
+def test_where_the_mask_is_black_the_picture_stays_to_the_pixel(cascade: Path) -> None:
+    pipeline, picture = minidiff.load(cascade), Pictures(1, 16).images[0]
+    mask = torch.zeros(1, 16, 16, dtype=torch.bool)
+    mask[:, 3:9, 5:12] = True
+    drawn = [
+        f.images
+        for f in editing.steps(pipeline, "bar", picture=picture, mask=mask, num_inference_steps=4)
+    ][-1]
+    real = to_float(picture)[None]
+    assert torch.allclose(drawn[:, ~mask], real[:, ~mask], atol=1e-5)
+    assert not torch.allclose(drawn[:, mask], real[:, mask], atol=0.1)
+    with pytest.raises(ValueError, match="picture has 8 × 8 pixels, and the model draws 16 × 16"):
+        editing.steps(pipeline, "bar", picture=picture[:, :8, :8])
+    blend = [f.images for f in editing.steps(pipeline, ["bar", "x"], blend=True)][-1]
+    assert blend.shape == (1, 1, 16, 16)
+
+
+@pytest.mark.parametrize("ending", [".png", ".gif", ".npy"])
+def test_the_command_draws_it_and_draws_it_again(
+    cascade: Path, tmp_path: Path, ending: str
+) -> None:
+    places = [tmp_path / f"{name}{ending}" for name in "ab"]
+    how = ["--num-images", "2", "--num-inference-steps", "3", "--model", str(cascade)]
+    result = command_line(["sample", "bar", *how, "-o", str(places[0])])
+    assert result.status == 0 and result.err == "", result
+    assert command_line(["sample", "--again", str(places[0]), "-o", str(places[1])]).status == 0
+    assert sha256(places[0]) == sha256(places[1])
+    if ending == ".npy":
+        assert np.load(places[0]).shape == (1, 2, 16, 16)
+
+
+def test_the_shelf_counts_both_stages(
+    cascade: Path, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf_folder = tmp_path / "shelf"
+    shutil.copytree(first, shelf_folder / "small")
+    network, config, _ = load_model(cascade)
+    told = FirstStage("small", sha256(first / "model.safetensors"))
+    save_model(shelf_folder / "large", network, dataclasses.replace(config, first_stage=told))
+    monkeypatch.setattr(shelf, "MODELS", shelf_folder)
+    large, small = minidiff.pretrained()
+    assert (large.image_size, small.image_size) == (16, 8)
+    both = sum(p.numel() for net in (network, load_model(first)[0]) for p in net.parameters())
+    assert large.parameters == both > small.parameters and large.megabytes > small.megabytes
+    assert minidiff.load("large")("bar", num_inference_steps=2).shape == (1, 1, 16, 16)
+
+
+def test_sample_sheets_are_of_both_stages(recipe: TrainingConfig, tmp_path: Path) -> None:
+    sheets = SampleGrids(["bar"])
+    train(dataclasses.replace(recipe, steps=2), tmp_path / "run", callback=sheets)
+    assert not sheets.failed
+    with Image.open(next((tmp_path / "run/samples").iterdir())) as sheet:
+        assert sheet.width > 8 * 16
+
+
+def test_others_get_both_stages(cascade: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="half a cascade: write both stages into one folder"):
+        hub.push(cascade, "ann/large")
+    pipeline = minidiff.load(cascade)
+    pipeline.record["data"] = {"path": "D:/ann"}
+    pipeline.save(tmp_path / "whole")
+    sent = json.loads(hub.public(read_info(tmp_path / "whole")))
+    assert sent["files"].keys() == {"model.safetensors", "first.safetensors"}
+    assert sent["first"]["record"]["data"]["path"] is None
+    assert "16 × 16 pixels in two stages, told by texts (words)" in hub.card(tmp_path / "whole")
+
+
 # ------------------------------------------------------------------------------- bad input
 
 
@@ -151,8 +328,8 @@ def test_held_out_pictures_are_real_and_redrawn_in_turn(recipe: TrainingConfig) 
     ("changes", "words"),
     [
         ({"image_size": 32}, "image_size is 32, but .* draws 8: set image_size to 16 × 16"),
-        ({"first": "glyph63"}, "no model 'glyph63': give one that ships"),
-        ({"first": "ann/icons"}, "first is 'ann/icons': give a model that ships, or the folder"),
+        ({"first": "glyph63"}, "first is 'glyph63', but there is no .*: give one that"),
+        ({"first": "ann/icons"}, "first is 'ann/icons', .* or the folder of one"),
     ],
 )
 def test_a_first_stage_that_does_not_fit_is_refused_before_any_work(

@@ -21,16 +21,15 @@ from helpers import ROOT, printed_by
 PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
-    "schedules", "denoisers", "samplers", "unet", "student", "distillation", "autoencoder",
-    "toys", "inputs", "storage", "cache", "captions", "glyphs", "pictures", "listings", "datasets",
+    "schedules", "denoisers", "samplers", "unet", "student", "distillation", "autoencoder", "toys",
+    "inputs", "storage", "cache", "captions", "glyphs", "pictures", "listings", "datasets",
     "splitting", "encoder_files", "text", "texts", "diffusers_networks", "networks", "spaces",
-    "stages", "model", "recipe", "endings",
-    "run_folder", "run_log", "hub", "shelf", "held_out", "latents", "second_stage",
-    "augmentation", "batches",
-    "lesson", "resume", "devices", "trackers", "training", "fitting", "frames", "cascade", "prompts",
-    "pipeline", "diffusers_pipeline", "editing", "recogniser", "metrics", "wanted", "evaluation", "reconstruction",
-    "report", "plots", "figures", "likeness",
-    "originals", "own_evaluation", "looking", "copying", "curves", "provenance", "shell", "cli_train",
+    "stages", "model", "recipe", "endings", "run_folder", "run_log", "hub", "shelf", "held_out",
+    "augmentation", "latents", "redrawing", "second_stage", "batches", "lesson", "resume",
+    "devices", "trackers", "training", "fitting", "frames", "cascade", "prompts", "pipeline",
+    "diffusers_pipeline", "editing", "recogniser", "metrics", "wanted", "evaluation",
+    "reconstruction", "large", "report", "plots", "figures", "likeness", "originals",
+    "own_evaluation", "looking", "copying", "curves", "provenance", "shell", "cli_train",
     "cli_sample", "cli_more", "cli_data", "cli",
 ]  # fmt: skip
 

@@ -25,6 +25,7 @@ from minidiff.denoisers import Guided, NetworkDenoiser
 from minidiff.glyphs import load_glyphs
 from minidiff.model import ModelConfig, save_model
 from minidiff.pipeline import Pipeline
+from minidiff.prompts import words_of_the_definitions
 from minidiff.spaces import Pixels
 from minidiff.storage import CheckpointError, write_folder
 from minidiff.text import TextEncoder, TextTokens
@@ -586,7 +587,7 @@ def test_a_prompt_given_twice_warns_once(glyph64: Pipeline) -> None:
 
 
 def test_no_warning_for_words_that_the_model_was_trained_with(glyph64: Pipeline) -> None:
-    words = sorted(pipeline_module._words_of_the_definitions())
+    words = sorted(words_of_the_definitions())
     assert {"gold", "water", "lithium"} <= set(words)
     some = [word for word in words[:: len(words) // 300] if word.isascii() and word.isalpha()]
     assert len(some) > 200
