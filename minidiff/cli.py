@@ -341,8 +341,7 @@ def train(
             print(f"minidiff: this run was finished already; {longer}", file=sys.stderr)
         trainer.run()
     if main:
-        example = shell.example(prompts[0] if config.text_encoder else None, output)
-        print(f"{output / 'model'}; draw with: {example}")
+        print(f"{output / 'model'}; {grids.what_next(trainer)}")
 
 
 # ---------------------------------------------------------------------------------- evaluate
