@@ -115,7 +115,12 @@ def test_a_part_of_a_picture_is_drawn_anew(run: Path) -> None:
     picture = Pictures(1).images[0]
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
     mask[:, 3:5, 3:5] = True  # pixels of four places
-    asked = {"picture": picture, "mask": mask, "strength": 1.0, "num_inference_steps": 2}
+    asked: dict[str, Any] = {
+        "picture": picture,
+        "mask": mask,
+        "strength": 1.0,
+        "num_inference_steps": 2,
+    }
     images = [list(editing.steps(pipeline, "", seed=seed, **asked))[-1] for seed in (0, 1)]
     x = [frame._steps[0].x for frame in images]
     same = (x[0] == x[1]).all(1)[0]
