@@ -10,9 +10,9 @@ cost of a small picture (Rombach et al. 2022). Three things decide what it is go
   schedules means here what it means for pixels. That is all the regularisation that there is: the
   small KL term of Rombach et al. has the same purpose.
 - What the decoder forgives. A diffusion model never draws latents quite right. In training the
-  decoder gets them with noise on, now less, now more, and learns to draw clean strokes all the same
-  (Zheng et al. 2025, section 4.3). Neighbouring latents then mean like pictures, too: none may hang
-  on a digit that the noise covers.
+  decoder gets them with noise on, of another strength for every picture (Sun et al. 2024), and
+  learns to draw clean strokes all the same (Zheng et al. 2025). Neighbouring latents then mean like
+  pictures, too: nothing may hang on a digit that the noise covers.
 
 There is no attention and no norm within the network: each place knows its surroundings only, so a
 stroke is drawn alike wherever it is and whatever else is on the page.

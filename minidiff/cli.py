@@ -300,7 +300,6 @@ def train(
         "image_size": cli_more.size_of(image_size),
     }
     from minidiff import cli_train
-    from minidiff.second_stage import reads_text
     from minidiff.shelf import find_model
     from minidiff.training import Trainer
 
@@ -338,8 +337,7 @@ def train(
             print(f"minidiff: this run was finished already; {longer}", file=sys.stderr)
         trainer.run()
     if main:
-        example = shell.example(prompts[0] if reads_text(config) else None, output)
-        print(f"{output / 'model'}; draw with: {example}")
+        print(f"{output / 'model'}; {grids.what_next(trainer)}")
 
 
 several = (cli_more.log, cli_more.copy, cli_more.push, cli_more.export)

@@ -201,6 +201,15 @@ class SampleGrids:
             self.pipeline = Pipeline(network, config, record, trainer.device, second)
         self._save(trainer, self.pipeline(self.prompts, num_images_per_prompt=8), self.prompts)
 
+    def what_next(self, trainer: Trainer) -> str:
+        """What the finished model is for, as a command."""
+        folder = shell.as_path(trainer.folder)
+        if not describe(trainer.config.network).denoises:
+            latents = shell.command("minidiff", "train", "--recipe", "latents128")
+            return f'for training in its latents: {latents}, with autoencoder = "{folder}" there'
+        prompt = self.prompts[0] if reads_text(trainer.config) else None
+        return f"draw with: {shell.example(prompt, trainer.folder)}"
+
     def _save(self, trainer: Trainer, images: Tensor, labels: Sequence[str]) -> None:
         folder = trainer.folder / "samples"
         folder.mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -161,8 +162,10 @@ def _starting_time(strength: float, last: int) -> int:
 
 
 def _kept(mask: Tensor, pipeline: Pipeline) -> Tensor:
-    """(1, 1, H, W), true where the picture stays."""
-    keep = ~checked_size("mask", mask, pipeline).bool()[None].to(pipeline.device)
+    """(1, 1, H, W) in the sizes of x_0, true where the picture stays."""
+    drawn = checked_size("mask", mask, pipeline).bool()[None].to(pipeline.device)
+    # A place of latents is drawn anew as soon as one of its pixels is.
+    keep = F.max_pool2d(drawn.float(), pipeline.space.factor) == 0
     if keep.all():
         raise ValueError("the mask leaves nothing to draw: it is white where the picture changes")
     return keep

@@ -70,7 +70,7 @@ def space_of(config: TrainingConfig, images: Tensor, device: torch.device) -> An
         return Pixels()  # an autoencoder sees them as they are
     if config.autoencoder is None:
         return SPACES[config.space].of(images)
-    network, name = open_autoencoder(config.autoencoder).to(device), describe(config.network).name
+    network, name = open_autoencoder(config.autoencoder), describe(config.network).name
     if network.config.latent_channels != describe(config.network).in_channels:
         raise ValueError(
             f"the latents of {config.autoencoder} have {network.config.latent_channels} channels, "

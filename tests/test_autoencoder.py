@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import minidiff
-from helpers import Pictures, log_of
+from helpers import Pictures, log_of, names
 from minidiff.autoencoder import Autoencoder, AutoencoderConfig
+from minidiff.cli_train import SampleGrids
 from minidiff.latents import open_autoencoder
 from minidiff.recipe import TrainingConfig
 from minidiff.training import Trainer
@@ -113,10 +114,15 @@ def test_it_is_trained_resumed_and_opened_like_any_network(tmp_path: Path) -> No
     first.save()
     again = Trainer(recipe(), Pictures(), run, Pictures(seed=1), resume=True)
     again.run()
-    straight = Trainer(recipe(), Pictures(), tmp_path / "straight", Pictures(seed=1))
+    grids = SampleGrids([""])
+    straight = Trainer(
+        recipe(sample_every=60), Pictures(), tmp_path / "straight", Pictures(seed=1), grids
+    )
     straight.run()
     for a, b in zip(again.averaged.state_dict().values(), straight.averaged.state_dict().values()):
         assert torch.equal(a, b)
+    assert names(tmp_path / "straight" / "samples") == ["step-00000060.png"]
+    assert "minidiff train --recipe latents128" in grids.what_next(straight)
     losses = [entry["loss"] for entry in log_of(tmp_path / "straight") if "loss" in entry]
     assert losses[-1] < losses[0] * 0.8
     held_out = [entry["held_out_loss"] for entry in log_of(run) if "held_out_loss" in entry]

@@ -13,7 +13,7 @@ import torch
 
 import minidiff
 from helpers import Pictures, names
-from minidiff import latents
+from minidiff import editing, latents
 from minidiff.autoencoder import Autoencoder, AutoencoderConfig
 from minidiff.latents import channels_of, latents_of, space_of
 from minidiff.model import ModelConfig, load_model, save_model
@@ -108,6 +108,24 @@ def test_the_autoencoder_travels_with_the_model(run: Path, tmp_path: Path) -> No
     assert torch.equal(images, again("", num_images_per_prompt=3, num_inference_steps=2))
     assert again.config.channels == 1 and again.config.shape == (3, 4, 4)
     assert again.config == pipeline.config == ModelConfig.from_dict(again.config.to_dict())
+
+
+def test_a_part_of_a_picture_is_drawn_anew(run: Path) -> None:
+    pipeline = minidiff.load(run, device="cpu")
+    picture = Pictures(1).images[0]
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[:, 3:5, 3:5] = True  # pixels of four places
+    asked: dict[str, Any] = {
+        "picture": picture,
+        "mask": mask,
+        "strength": 1.0,
+        "num_inference_steps": 2,
+    }
+    images = [list(editing.steps(pipeline, "", seed=seed, **asked))[-1] for seed in (0, 1)]
+    x = [frame._steps[0].x for frame in images]
+    same = (x[0] == x[1]).all(1)[0]
+    assert same.sum() == 12 and not same[1:3, 1:3].any()
+    assert torch.allclose(x[0][:, :, same], pipeline.space.to_data(picture[None])[:, :, same])
 
 
 def test_a_run_goes_on_and_another_starts_from_it(run: Path, tmp_path: Path) -> None:
