@@ -107,18 +107,25 @@ def sample(
         int, typer.Option(min=1, metavar="<int>", help="pictures of each prompt")
     ] = 16,
     num_inference_steps: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, metavar="<int>", help="steps from noise to picture; more is slower and better"
+            min=1,
+            metavar="<int>",
+            help="steps from noise to picture; more is slower and better",
+            show_default="20; 4 of a model that was made for few",
         ),
-    ] = 20,
+    ] = None,
     guidance_scale: Annotated[
         float, typer.Option(help="1 = off; larger follows the text more closely")
     ] = 3.0,
     negative_prompt: Annotated[str, typer.Option(help="what to move away from")] = "",
     sampler: Annotated[
-        str, typer.Option(help="ddpm, ddim, heun, dpmpp_2m or dpmpp_2m_sde; the last draws best")
-    ] = "dpmpp_2m_sde",
+        str | None,
+        typer.Option(
+            help="ddpm, ddim, heun, dpmpp_2m or dpmpp_2m_sde; the last draws best",
+            show_default="dpmpp_2m_sde; ddim of a model that was made for few steps",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="the same seed gives the same pictures")] = 0,
     output: Annotated[
         str | None,

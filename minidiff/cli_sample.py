@@ -43,16 +43,18 @@ def sample(
 
     noted = None if again is None else read(again)
     values = settled(asked, given, noted)
-    if values["sampler"] not in SAMPLERS:
+    if values["sampler"] not in (None, *SAMPLERS):
         known = ", ".join(SAMPLERS)
         raise ValueError(f"unknown sampler {values['sampler']!r}: choose one of {known}")
     wanted = None if noted is None else noted.weights
     if values["from_picture"] is None and (values["mask"] or values["strength"]):
         raise ValueError("--mask and --strength are of a picture: give it with --from")
     pipeline, weights = open_model(values["model"], wanted, "model" in given)
-    if channels_of(pipeline) not in (1, 3):
+    how = "num_inference_steps", "sampler"
+    values.update(zip(how, pipeline.settled(*(values[name] for name in how))))
+    if pipeline.config.channels not in (1, 3):
         raise ValueError(
-            f"this model draws pictures in {channels_of(pipeline)} channels, and only grey (1) and "
+            f"this model draws pictures in {pipeline.config.channels} channels, and only grey (1) and "
             "colour (3) can be written: draw in Python, minidiff.load(...)(...)"
         )
     values["prompts"] = checked_prompts(values["prompts"], values["negative_prompt"], pipeline)
@@ -192,17 +194,12 @@ def read_picture(
         picture = opened(io.BytesIO(data))
         if picture.mode[0] in "IF":
             raise ValueError("it has more than 8 bits a pixel")
-        mode = "L" if name == "mask" or channels_of(pipeline) == 1 else "RGB"
+        mode = "L" if name == "mask" or pipeline.config.channels == 1 else "RGB"
         pixels = torch.from_numpy(np.array(flat(picture, as_colour("white")).convert(mode)))
     except Exception as error:  # whatever Pillow runs into
         raise ValueError(f"{said} cannot be read ({reason_of(error)}): save it as PNG") from error
     planes = pixels[None] if mode == "L" else pixels.movedim(2, 0)
     return checked_size(said, planes, pipeline), found
-
-
-def channels_of(pipeline: Pipeline) -> int:
-    """Channels of the pictures that it draws."""
-    return pipeline.config.channels
 
 
 def checked_prompts(prompts: Sequence[str], negative: str, pipeline: Pipeline) -> list[str]:
