@@ -276,7 +276,7 @@ def test_nothing_is_overwritten_unless_forced(tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_the_known(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'sampler': choose from batches, .*, samplers, "):
+    with pytest.raises(ValueError, match=r"'sampler': choose from autoencoder, .*, samplers, "):
         copying.copy(["unet", "sampler"], tmp_path / "copy")
     with pytest.raises(ValueError, match=r"a list of modules such as \['samplers'\], got 'unet'"):
         copying.copy("unet", tmp_path / "copy")
