@@ -17,42 +17,47 @@ from tqdm.auto import tqdm
 
 from minidiff.autoencoder import Autoencoder, AutoencoderConfig
 from minidiff.cache import cached
+from minidiff.inputs import as_path, is_file
 from minidiff.model import check_network, load_model, read_config
 from minidiff.networks import describe
 from minidiff.recipe import TrainingConfig
-from minidiff.shelf import find_model
+from minidiff.run_folder import latest_checkpoint
 from minidiff.spaces import SPACES, Latents, Pixels
 from minidiff.storage import Tensors, read_info
 
 LARGE = 10_000_000  #: pixels of all pictures together from which on their latents are kept
 
 
-def open_autoencoder(name_or_path: str | Path) -> Autoencoder:
-    """An autoencoder from the folder of its run or model, or by the name of one that ships.
+def open_autoencoder(folder: str | Path) -> Autoencoder:
+    """An autoencoder from the folder of its run (the finished model, else the newest checkpoint).
+
+    Or from that of its model.
 
     Raises:
         FileNotFoundError: if there is none.
+        TypeError: for a folder that is no path.
         ValueError: for another model.
         CheckpointError: for one that is damaged.
     """
-    network = load_model(_folder_of(name_or_path))[0]
+    network = load_model(_place_of(folder))[0]
     if not isinstance(network, Autoencoder):
         raise ValueError(
-            f"{str(name_or_path)!r} holds a {type(network).__name__}, not an autoencoder: give the "
+            f"{str(folder)!r} holds a {type(network).__name__}, not an autoencoder: give the "
             "folder of a run of the recipe autoencoder128"
         )
     return network
 
 
-def _folder_of(name_or_path: str | Path) -> Path:
-    try:
-        return find_model(Path(name_or_path))  # as a path it is no name of the Hub
-    except FileNotFoundError as error:
-        path = str(name_or_path)
-        raise FileNotFoundError(
-            f"there is no autoencoder {path!r}: train one first, with minidiff train --recipe "
-            "autoencoder128 --output FOLDER, and set autoencoder to its folder"
-        ) from error
+def _place_of(folder: str | Path) -> Path:
+    # Not minidiff.shelf, which would bring the models that ship into a copy of the trainer.
+    root = as_path("folder", folder)
+    for place in (root, root / "model", latest_checkpoint(root) or root):
+        if is_file(place / "config.json"):
+            return place
+    raise FileNotFoundError(
+        f"there is no autoencoder in {str(folder)!r}: train one first, with minidiff train "
+        "--recipe autoencoder128 --output FOLDER, and set autoencoder to its folder"
+    )
 
 
 def space_of(config: TrainingConfig, images: Tensor, device: torch.device) -> Any:
@@ -90,7 +95,7 @@ def channels_of(config: TrainingConfig) -> int:
     """
     if config.autoencoder is None:
         return SPACES[config.space].channels or describe(config.network).in_channels
-    folder = _folder_of(config.autoencoder)
+    folder = _place_of(config.autoencoder)
     network = read_config(folder, read_info(folder)).network
     if not isinstance(network, AutoencoderConfig):
         open_autoencoder(config.autoencoder)  # says what it is

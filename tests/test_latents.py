@@ -191,7 +191,7 @@ def test_an_autoencoder_that_does_not_fit_is_refused_before_any_work(tmp_path: P
         return Trainer(config, Pictures(size=size), tmp_path / "run")
 
     coder = autoencoder(tmp_path / "coder")
-    with pytest.raises(FileNotFoundError, match=r"no autoencoder '.*nowhere': train one first"):
+    with pytest.raises(FileNotFoundError, match=r"no autoencoder in '.*nowhere': train one first"):
         train(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"image_size must be a multiple of 2 .*, got 9"):
         train(coder, 9)

@@ -158,8 +158,8 @@ def test_the_layout_of_the_json_does_not_matter(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network": None}, r"config of a known one \(unet, diffusers_unet\), got None"),
-        ({"space": "pixels"}, "space must be one of pixels, got 'pixels'"),
+        ({"network": None}, r"config of a known one \(unet, .*, diffusers_unet\), got None"),
+        ({"space": "pixels"}, "space must be one of pixels, latents, got 'pixels'"),
         ({"shift": 0.0}, "shift must be from .*got 0.0"),
         ({"image_size": "64"}, "image_size must be a whole number, or two.*, got '64'"),
         ({"image_size": 0}, "image_size must be a multiple of 1 .*got 0"),
