@@ -23,7 +23,6 @@ import subprocess
 import sys
 import threading
 import time
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -1403,7 +1402,7 @@ def test_a_recipe_from_plain_values() -> None:
         usual, stem=8
     )
     for path in sorted((Path(minidiff.__file__).parent / "recipes").glob("*.toml")):
-        TrainingConfig.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+        TrainingConfig.recipe(path.stem)
 
 
 @pytest.mark.parametrize(
