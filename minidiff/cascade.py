@@ -146,7 +146,10 @@ class SecondStage:
                 picture = laid_beside(small[rows], torch.zeros_like(told), told)
                 kind, clip = self.config.prediction_type, self.space.data_range
                 asked = NetworkDenoiser(self.network, self.schedule, kind, clip, picture=picture)
-                walks.append(sample_steps(asked, x_T[rows], rule, steps))
+                mine = generators
+                if isinstance(generators, list):
+                    mine = [generators[i] for i in part.tolist()]
+                walks.append(sample_steps(asked, x_T[rows], rule, steps, mine))
             bar = tqdm(zip(*walks), "Enlarging", steps, False, unit=" steps", disable=not progress)
             return Frames(steps, iter(bar), self.space)
 

@@ -318,7 +318,7 @@ def test_the_readme_shows_a_picture_of_every_chapter() -> None:
 
 
 def test_the_full_evaluation_takes_as_long_wherever_it_is_named() -> None:
-    command_line = (ROOT / "minidiff" / "cli.py").read_text(encoding="utf-8")
+    command_line = (ROOT / "minidiff" / "cli_data.py").read_text(encoding="utf-8")
     path = ROOT / "notebooks" / "13_how_good.ipynb"
     chapter = "\n".join(cell.source for cell in cells(path))
     for text in (command_line, chapter, (ROOT / "README.md").read_text(encoding="utf-8")):

@@ -258,10 +258,9 @@ def test_where_the_mask_is_black_the_picture_stays_to_the_pixel(cascade: Path) -
     pipeline, picture = minidiff.load(cascade), Pictures(1, 16).images[0]
     mask = torch.zeros(1, 16, 16, dtype=torch.bool)
     mask[:, 3:9, 5:12] = True
-    drawn = [
-        f.images
-        for f in editing.steps(pipeline, "bar", picture=picture, mask=mask, num_inference_steps=4)
-    ][-1]
+    how: dict[str, Any] = {"picture": picture, "mask": mask, "num_inference_steps": 4}
+    drawn, again = ([f.images for f in editing.steps(pipeline, "bar", **how)][-1] for _ in range(2))
+    assert torch.equal(drawn, again)
     real = to_float(picture)[None]
     assert torch.allclose(drawn[:, ~mask], real[:, ~mask], atol=1e-5)
     assert not torch.allclose(drawn[:, mask], real[:, mask], atol=0.1)
