@@ -52,9 +52,9 @@ def sample(
     pipeline, weights = open_model(values["model"], wanted, "model" in given)
     how = "num_inference_steps", "sampler"
     values.update(zip(how, pipeline.settled(*(values[name] for name in how))))
-    if pipeline.config.channels not in (1, 3):
+    if (channels := pipeline.config.channels) not in (1, 3):
         raise ValueError(
-            f"this model draws pictures in {pipeline.config.channels} channels, and only grey (1) and "
+            f"this model draws pictures in {channels} channels, and only grey (1) and "
             "colour (3) can be written: draw in Python, minidiff.load(...)(...)"
         )
     values["prompts"] = checked_prompts(values["prompts"], values["negative_prompt"], pipeline)

@@ -85,9 +85,7 @@ class Distillation:
             )
         self.grid = torch.tensor(grid)
 
-    def loss(
-        self, network: nn.Module, x0: Tensor, eps: Tensor, draw: Tensor, **condition: Any
-    ) -> Tensor:
+    def loss(self, network: Any, x0: Tensor, eps: Tensor, draw: Tensor, **condition: Any) -> Tensor:
         """(B,) mean squared error of the student's jumps.
 
         Args:
@@ -169,7 +167,7 @@ class Distillation:
         return x
 
     def _told(
-        self, network: nn.Module, scale: Tensor, steps: Tensor, condition: dict[str, Any]
+        self, network: Any, scale: Tensor, steps: Tensor, condition: dict[str, Any]
     ) -> NetworkDenoiser:
         numbers = self.student.numbers(scale, steps)
         return NetworkDenoiser(
