@@ -16,7 +16,10 @@ from minidiff import cli_more, cli_sample, shell
 
 Model = Annotated[
     str,
-    typer.Option(help="a model that ships (glyph64), or the folder of a training run or a model"),
+    typer.Option(
+        help="a model that ships (glyph64), the folder of a run or a model, or owner/model of the "
+        "Hugging Face Hub"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 

@@ -11,7 +11,7 @@ from minidiff.batches import Batch
 from minidiff.distillation import Distillation
 from minidiff.model import ModelConfig, load_model
 from minidiff.recipe import TrainingConfig
-from minidiff.shelf import find_model
+from minidiff.second_stage import folder_of
 from minidiff.storage import read_info
 from minidiff.student import Student
 
@@ -33,7 +33,7 @@ class Lesson:
 
     def __init__(self, config: TrainingConfig, device: torch.device) -> None:
         assert config.teacher is not None
-        self.name, folder = config.teacher, find_model(config.teacher)
+        self.name, folder = config.teacher, folder_of(config.teacher, "teacher")
         self.teacher, self.config, _ = load_model(folder)
         self.teacher.to(device).requires_grad_(False)
         if self.config.student is not None:

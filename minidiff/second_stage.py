@@ -38,18 +38,18 @@ REDRAWN = 0.6  # share of the small pictures that the first stage has drawn agai
 CLEAN, MOST = 0.4, 0.5  # share without added noise; the others have up to that share of it
 
 
-def folder_of(first: str) -> Path:
+def folder_of(name: str, what: str = "first") -> Path:
     """The folder of a model by a name that ships, or by its folder or that of its run.
 
     Raises:
         FileNotFoundError: if there is none.
     """
-    for place in (MODELS / first, Path(first), Path(first) / "model"):
+    for place in (MODELS / name, Path(name), Path(name) / "model"):
         if is_file(place / "config.json"):
             return place
     shipped = ", ".join(sorted(path.parent.name for path in MODELS.glob("*/config.json")))
     raise FileNotFoundError(
-        f"first is {first!r}, but there is no such model: give one that ships ({shipped}), or the "
+        f"{what} is {name!r}, but there is no such model: give one that ships ({shipped}), or the "
         "folder of one"
     )
 

@@ -107,7 +107,7 @@ def test_numbers_of_numpy_and_torch_become_python_s() -> None:
 def test_every_recipe_that_ships_can_be_read_and_fits_its_size(name: str) -> None:
     config = TrainingConfig.recipe(name)
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    assert f"{config.image_size}" in name
+    assert name == "small" or f"{config.image_size}" in name
     if name.endswith("-gpu"):  # the same network, for more pictures at a time
         small = TrainingConfig.recipe(name.removesuffix("-gpu"))
         assert (small.network, small.space, small.shift) == (
@@ -122,7 +122,7 @@ def test_the_article_s_recipe_sees_a_hundred_times_all_glyphs_and_has_its_schedu
     assert (config.schedule, config.prediction_type, config.no_text) == ("linear", "eps", 0)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build(config.network).parameters())
-    assert parameters == 109_244_673
+    assert parameters == 109_279_248
 
 
 def test_a_recipe_of_another_editor(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_what_is_no_name_is_named(value: Any) -> None:
 
 @pytest.mark.parametrize("name", ["glpyh64", "", "./glyph64", "no.toml", "../recipes/glyph64"])
 def test_an_unknown_recipe_lists_those_that_ship(name: str) -> None:
-    with pytest.raises(ValueError, match=r"no recipe '.*give one of .*, glyph64, glyph64-gpu, "):
+    with pytest.raises(ValueError, match=r"no recipe '.*give one of .*, glyph64, glyph64-fast, "):
         TrainingConfig.recipe(name)
 
 

@@ -157,7 +157,7 @@ def test_a_teacher_of_another_shape_and_a_student_as_teacher_are_refused(
     of_student = dataclasses.replace(recipe, teacher=str(tmp_path / "student"))
     with pytest.raises(ValueError, match="is a student itself"):
         Trainer(of_student, Pictures(), tmp_path / "run")
-    with pytest.raises(FileNotFoundError, match="no model"):
+    with pytest.raises(FileNotFoundError, match="teacher is 'nobody', but there is no such model"):
         Trainer(dataclasses.replace(recipe, teacher="nobody"), Pictures(), tmp_path / "run")
 
 
