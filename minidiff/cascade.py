@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from minidiff import hub
 from minidiff.denoisers import NetworkDenoiser
 from minidiff.frames import Frame, Frames
-from minidiff.inputs import is_folder, sides
+from minidiff.inputs import is_folder, on_network, sides
 from minidiff.model import ModelConfig, load_model, load_weights, model_info
 from minidiff.networks import build
 from minidiff.samplers import Generators, StepRule, sample_steps, standard_normal
@@ -244,8 +244,7 @@ def _by_name(
     name, wanted = config.first_stage.name, config.first_stage.weights
     who = "this model" if folder is None else f"the model in {folder}"
     remedy = "put it back, or take a copy that Pipeline.save wrote, which holds both stages"
-    away = name.replace("\\", "/").startswith(("//", "/??/"))  # Windows would log in there
-    if away or (hub.is_name(name) and not is_folder(name)):
+    if on_network(name) or (hub.is_name(name) and not is_folder(name)):
         raise FileNotFoundError(f"{who} enlarges pictures of {name!r}, which is not here: {remedy}")
     try:
         place = find_model(name)

@@ -134,8 +134,8 @@ def sample(
             "-o",
             metavar="<path>",
             help="file; its ending chooses: .png a grid, .gif the animation from noise to picture, "
-            ".npy the numbers, uint8 (prompts, images, H, W; in colour then 3). A folder, or a name with a / at its "
-            "end: one PNG a picture. Without it: a new PNG here",
+            ".npy the numbers, uint8 (prompts, images, H, W; in colour then 3). A folder, or a "
+            "name with a / at its end: one PNG a picture. Without it: a new PNG here",
             show_default=False,
         ),
     ] = None,

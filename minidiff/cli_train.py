@@ -16,7 +16,7 @@ from minidiff.cascade import stages
 from minidiff.datasets import ImageFolder
 from minidiff.fitting import SMALL, as_toml, fit, size_for
 from minidiff.glyphs import GlyphDataset
-from minidiff.inputs import warn
+from minidiff.inputs import on_network, warn
 from minidiff.latents import channels_of
 from minidiff.model import read_config
 from minidiff.networks import NETWORKS, describe
@@ -137,6 +137,13 @@ def config_of(
         names = {*NETWORKS, *(f.name for f in dataclasses.fields(TrainingConfig))}
         names -= {"time_limit", "compile", "shift"}
         known = {n: v for n, v in known.items() if n in names and not n.endswith("_every")}
+        if "latents" in info["model"]:
+            known["autoencoder"] = str(source)  # which has a copy of it
+        for name in ("first", "teacher"):
+            if on_network(str(known.get(name) or "")):
+                raise ValueError(
+                    f"{source} names {name} = {known[name]!r}, on a network: give a recipe"
+                )
     given = {name: value for name, value in overrides.items() if value is not None}
     if recipe is None and known is not None:
         return TrainingConfig.from_dict({**known, **given})
@@ -205,8 +212,7 @@ class SampleGrids:
         """What the finished model is for, as a command."""
         folder = shell.as_path(trainer.folder)
         if not describe(trainer.config.network).denoises:
-            latents = shell.command("minidiff", "train", "--recipe", "latents128")
-            return f'for training in its latents: {latents}, with autoencoder = "{folder}" there'
+            return f'for training in its latents: a recipe as latents128, autoencoder = "{folder}"'
         prompt = self.prompts[0] if reads_text(trainer.config) else None
         return f"draw with: {shell.example(prompt, trainer.folder)}"
 

@@ -214,7 +214,19 @@ class MiniDiffUNet(ModelMixin, ConfigMixin):
 
     @classmethod
     def of(cls, pipeline: Pipeline) -> MiniDiffUNet:
-        """A copy of the network of a pipeline, on its device."""
+        """A copy of the network of a pipeline, on its device.
+
+        Raises:
+            ValueError: for a model that takes more than a network and a schedule.
+        """
+        unfit = {
+            "draws in two stages": pipeline.second is not None,
+            "is a student, which has steps of its own": pipeline.config.student is not None,
+            "draws in the latents of an autoencoder": pipeline.space.factor != 1,
+        }
+        for what, is_so in unfit.items():
+            if is_so:
+                raise ValueError(f"this model {what}: that cannot be given to diffusers")
         unet = cls(pipeline.config.to_dict(), public_record(pipeline.record))
         unet.network.load_state_dict(pipeline.network.state_dict())
         return unet.to(pipeline.device).eval()

@@ -84,6 +84,11 @@ def fit(dataset: PictureDataset, minutes: float = 20.0, **settings: Any) -> Fit:
     """
     if type(minutes) not in (int, float) or not 0 < minutes < math.inf:
         raise ValueError(f"minutes must be a number above 0, got {minutes!r}")
+    if any(settings.get(name) for name in ("first", "autoencoder", "teacher")):
+        raise ValueError(
+            "a recipe is fitted to pictures alone: begin with the recipe latents128, upscale128 or "
+            "glyph64-fast for latents, second stages and students"
+        )
     settings = {"time_limit": None if "steps" in settings else float(minutes), **settings}
     count, configs = len(dataset.images), list(_candidates(dataset, settings))
     check_dataset(configs[0], dataset)

@@ -18,6 +18,7 @@ from typing import Any
 
 from minidiff.encoder_files import ENCODERS
 from minidiff.inputs import sides, warn
+from minidiff.spaces import Latents
 from minidiff.stages import FIRST
 from minidiff.storage import FORMAT, CheckpointError, info_hash, read_info, read_tensors
 
@@ -93,9 +94,8 @@ def _cached(repository: str, revision: str) -> Path | None:
         return None
     config = Path(str(found[0]))
     where = f"{repository} (revision {config.parent.name[:12]}, in the Hub's cache)"
-    if _check(config, where) and not (config.parent / FIRST).is_file():
-        return None
-    return config.parent
+    whole = all((config.parent / file).is_file() for file in _check(config, where))
+    return config.parent if whole else None
 
 
 def _downloaded(repository: str, revision: str) -> Path:
@@ -114,18 +114,22 @@ def _downloaded(repository: str, revision: str) -> Path:
             f"{' and '.join(sorted(set(FILES) - files))}{more}. Nothing was downloaded"
         )
     config = Path(hf_hub_download(repository, "config.json", revision=revision or None))
-    cascade = _check(config, where)
-    if cascade and FIRST not in files:
-        raise CheckpointError(
-            f"{where} is half a cascade: it lacks {FIRST}. Its weights were not downloaded"
-        )
-    for file in [FIRST] * cascade + ["model.safetensors"]:
+    more_files = _check(config, where)
+    for file in more_files:
+        if file not in files:
+            raise CheckpointError(
+                f"{where} is half a model: it lacks {file}. Its weights were not downloaded"
+            )
+    for file in [*more_files, "model.safetensors"]:
         hf_hub_download(repository, file, revision=config.parent.name)
     return config.parent
 
 
-def _check(config: Path, where: str) -> bool:
-    """Look at a config.json before anything that it names is taken; True for a cascade's.
+def _check(config: Path, where: str) -> list[str]:
+    """Look at a config.json before anything that it names is taken.
+
+    Returns:
+        the files of weights that belong to it, besides model.safetensors.
 
     Raises:
         CheckpointError: for that of another library, or one that names a text encoder of its own.
@@ -133,9 +137,9 @@ def _check(config: Path, where: str) -> bool:
     try:
         info = json.loads(config.read_text("utf-8"))
         kind, encoder = info["format"], _drawing(info).get("text_encoder")
-        cascade = info["model"].get("first_stage") is not None
+        more = _more(info["model"])
     except (ValueError, TypeError, KeyError, AttributeError):
-        kind, encoder, cascade = None, None, False
+        kind, encoder, more = None, None, []
     if kind != FORMAT:
         raise CheckpointError(
             f"{where} is a model of another library: its config.json does not say "
@@ -147,19 +151,25 @@ def _check(config: Path, where: str) -> bool:
             f"{' and '.join(ENCODERS)} are taken from a model of the Hub. Its weights were not "
             "taken"
         )
-    return cascade
+    return more
+
+
+def _more(model: dict[str, Any]) -> list[str]:
+    """Files of weights besides model.safetensors: of a cascade, of a model in latents."""
+    return [FIRST] * (model.get("first_stage") is not None) + [Latents.FILE] * ("latents" in model)
 
 
 def _drawing(info: dict[str, Any]) -> dict[str, Any]:
     """The settings of the model that is told what to draw: of a cascade, the first stage."""
-    model: dict[str, Any] = info.get("first", info)["model"]
+    cascade = info["model"].get("first_stage") is not None
+    model: dict[str, Any] = (info.get("first", info) if cascade else info)["model"]
     return model
 
 
 def card(folder: Path) -> str:
     """What a model is and how it came about, in Markdown, from its own record; for README.md."""
     info = read_info(folder)
-    model, record = info["model"], info.get("record", {})
+    model, record = info["model"], public_record(info.get("record", {}))
     encoder = _drawing(info).get("text_encoder")
     text, cascade = encoder is not None, " in two stages" if "first_stage" in model else ""
     task = "text-to-image" if text else "unconditional-image-generation"
@@ -212,11 +222,15 @@ def public_record(record: dict[str, Any]) -> dict[str, Any]:
         if isinstance(stage.get("data"), dict):
             stage["data"] = {**stage["data"], "path": None}
         stage.pop("words", None)
+        recipe = stage.get("recipe")
+        for name in ("autoencoder", "first", "teacher"):
+            if isinstance(recipe, dict) and recipe.get(name):
+                recipe[name] = re.split(r"[/\\]", str(recipe[name]))[-1]
     return record
 
 
 def _weights(info: dict[str, Any]) -> list[str]:
-    return [*FILES[1:], *([FIRST] if "first" in info else [])]
+    return [*FILES[1:], *_more(info["model"])]
 
 
 def push(folder: Path, name: str, private: bool = False) -> str:
@@ -248,6 +262,10 @@ def push(folder: Path, name: str, private: bool = False) -> str:
         raise ValueError(
             f"{folder} is half a cascade: write both stages into one folder with "
             "minidiff.load(...).save(folder), and give that"
+        )
+    if "conv_autoencoder" in info["model"]:
+        raise ValueError(
+            f"{folder} is an autoencoder, which draws nothing: give a model in latents"
         )
     for file in _weights(info):
         read_tensors(folder, file, info)  # as they were saved, or nothing is sent

@@ -37,6 +37,11 @@ def as_path(name: str, value: Any) -> Path:
     return Path(path)
 
 
+def on_network(path: str) -> bool:
+    """Whether a path is of another machine: Windows logs in there as soon as it is asked for."""
+    return path.replace("\\", "/").startswith(("//", "/??/"))
+
+
 # Unlike those of Path, which until Python 3.12 raise for a name that is too long, they say no.
 is_folder, is_file = os.path.isdir, os.path.isfile
 

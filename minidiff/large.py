@@ -37,7 +37,7 @@ def full_size(pipeline: Pipeline, per_word: int = 4, seed: int = 0) -> dict[str,
         ValueError: for another number, or a model of other pictures.
     """
     height, width = sides(pipeline.image_size)
-    if height != width or pipeline.config.shape[0] != 1:
+    if height != width or pipeline.config.channels != 1:
         raise ValueError(f"{pipeline} does not draw glyphs, which are grey and square")
     if not 1 <= whole_number("per_word", per_word) <= 50:
         raise ValueError(f"per_word must be from 1 to 50, got {per_word}")

@@ -39,7 +39,9 @@ def open_autoencoder(folder: str | Path) -> Autoencoder:
         ValueError: for another model.
         CheckpointError: for one that is damaged.
     """
-    network = load_model(_place_of(folder))[0]
+    network, config, _ = load_model(_place_of(folder))
+    if isinstance(config.space, Latents):  # a model that draws in latents has its own
+        return config.space._held()
     if not isinstance(network, Autoencoder):
         raise ValueError(
             f"{str(folder)!r} holds a {type(network).__name__}, not an autoencoder: give the "
@@ -96,7 +98,10 @@ def channels_of(config: TrainingConfig) -> int:
     if config.autoencoder is None:
         return SPACES[config.space].channels or describe(config.network).in_channels
     folder = _place_of(config.autoencoder)
-    network = read_config(folder, read_info(folder)).network
+    config_there = read_config(folder, read_info(folder))
+    network = config_there.network
+    if isinstance(config_there.space, Latents):
+        network = config_there.space.autoencoder
     if not isinstance(network, AutoencoderConfig):
         open_autoencoder(config.autoencoder)  # says what it is
     return int(network.in_channels)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from minidiff.batches import PictureDataset, data_of
 from minidiff.datasets import ImageFolder
-from minidiff.inputs import warn
+from minidiff.inputs import on_network, warn
 from minidiff.splitting import split
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def originals(
     if folder is None and data.get("path") is None:
         came = "came from a program" if data.get("kind") == "other" else "are not named in it"
         raise ValueError(f"the pictures that this model was trained on {came}: {remedy}")
+    if folder is None and on_network(str(data["path"])):
+        raise ValueError(f"the model names {data['path']!r}, on a network: {remedy}")
     place = Path(data["path"] if folder is None else folder)
     if folder is None and not place.is_dir():
         raise FileNotFoundError(

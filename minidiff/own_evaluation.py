@@ -26,6 +26,7 @@ from minidiff.inputs import plain_torch, sides
 from minidiff.likeness import TWIN, Eye, Near, Yardstick, glance
 from minidiff.metrics import wilson
 from minidiff.schedules import whole_number
+from minidiff.stages import halved
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -170,7 +171,8 @@ def _draw(pipeline: Pipeline, texts: Sequence[str], seed: int, bar: Any) -> Tens
             warnings.simplefilter("ignore", UserWarning)
             parts.append(pipeline(part, num_inference_steps=STEPS, generator=noise))
         bar.update(len(part))
-    return torch.cat(parts)
+    images = torch.cat(parts)
+    return images if pipeline.second is None else halved(images)
 
 
 # -------------------------------------------------------------------- the measures

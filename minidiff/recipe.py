@@ -184,6 +184,8 @@ class TrainingConfig:
                 "without first knows of no picture to lay beside x_t: set it to 0, or first to the "
                 "model whose pictures are to be enlarged"
             )
+        if self.first is not None and self.teacher is not None:
+            raise ValueError("first and teacher do not go together: a second stage has no student")
         moved = [name for name in MOVED if getattr(self, name)]
         if moved and (self.first is not None or self.autoencoder is not None):
             raise ValueError(

@@ -219,9 +219,16 @@ def check_recipe(info: dict[str, Any], config: TrainingConfig, data: dict[str, A
     Raises:
         ValueError: naming what differs.
     """
-    free = {"steps", "time_limit", "decay", "compile", "text_encoder", "autoencoder"} | {
-        f"{x}_every" for x in ("log", "evaluate", "sample", "save")
-    }
+    free = {
+        "steps",
+        "time_limit",
+        "decay",
+        "compile",
+        "text_encoder",
+        "first",
+        "teacher",
+        "autoencoder",
+    } | {f"{x}_every" for x in ("log", "evaluate", "sample", "save")}
     earlier = TrainingConfig.from_dict(info["training"])
     before, now = (run_folder.flat(recipe.to_dict()) for recipe in (earlier, config))
     for name in [*now, *before]:

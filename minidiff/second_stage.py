@@ -23,6 +23,7 @@ from torch import Tensor
 from minidiff.cache import cached
 from minidiff.inputs import is_file, sides
 from minidiff.model import ModelConfig, read_config
+from minidiff.networks import describe
 from minidiff.recipe import RECIPES, TrainingConfig
 from minidiff.redrawing import EULER, SHARES, Redrawing
 from minidiff.samplers import seeded_generator
@@ -70,6 +71,11 @@ def with_first(config: TrainingConfig, model: ModelConfig) -> ModelConfig:
     if first.first_stage is not None:
         raise ValueError(
             f"first is {name!r}, which is a second stage itself: give a model that draws alone"
+        )
+    if first.student is not None or not describe(first.network).denoises:
+        raise ValueError(
+            f"first is {name!r}, which is a student or an autoencoder: give a model that was "
+            "trained on the pictures themselves"
         )
     if first.space.factor != 1:
         raise ValueError(f"first is {name!r}, which does not draw in pixels: give one that does")

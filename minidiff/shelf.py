@@ -41,7 +41,7 @@ def pretrained() -> list[ModelCard]:
     cards = []
     for folder in _shipped().values():
         info = read_info(folder)
-        weights = [folder / "model.safetensors"]
+        weights = [folder / "model.safetensors", *folder.glob("autoencoder.safetensors")]
         if first := info["model"].get("first_stage"):  # it ships, too
             weights.append(folder.with_name(first["name"]) / "model.safetensors")
         record = info.get("record", {})

@@ -150,7 +150,13 @@ class Latents:
                 f"the one beside it is {found}: give it the {self.FILE} that it was saved with"
             )
         network = Autoencoder(self.autoencoder)
-        network.load_state_dict(weights)
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise CheckpointError(
+                f"{self.FILE} has not the shape that config.json says ({reason}): use another copy"
+            ) from error
         object.__setattr__(self, "_network", network.eval().requires_grad_(False))
 
     @property

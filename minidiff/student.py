@@ -59,6 +59,8 @@ class Student:
         Raises:
             ValueError: naming what it has not.
         """
+        if not is_finite(scale):
+            raise ValueError(f"guidance_scale must be a number, got {scale!r}")
         walks, (low, high) = ", ".join(map(str, self.evaluations)), self.guidance
         if timesteps is not None or steps not in self.evaluations:
             got = f"num_inference_steps = {steps}" if timesteps is None else "timesteps"

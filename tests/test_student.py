@@ -123,8 +123,7 @@ def test_it_does_not_go_on_with_another_teacher(
         Trainer(recipe, Pictures(), tmp_path / "run", resume=True)
     other = dataclasses.replace(recipe, teacher=str(tmp_path / "other"))
     save_model(tmp_path / "other", awake(TEACHER), of_pictures())
-    with pytest.raises(ValueError, match=r"teacher was .* in this run and is now"):
-        Trainer(other, Pictures(), tmp_path / "run", resume=True)
+    Trainer(other, Pictures(), tmp_path / "run", resume=True)  # the same one, in another place
     fresh = dataclasses.replace(recipe, steps=2)
     with pytest.raises(ValueError, match=r"its student\.teacher is"):
         Trainer(fresh, Pictures(), tmp_path / "new", start=tmp_path / "run" / "model")
@@ -218,6 +217,7 @@ def test_scale_steps_and_text_all_count(student: minidiff.Pipeline) -> None:
         ({"timesteps": [1000, 500, 0]}, "walks of 1, 2, 4 steps.*got timesteps"),
         ({"sampler": "dpmpp_2m"}, "with the sampler 'ddim', got 'dpmpp_2m'"),
         ({"guidance_scale": 0.5}, "guidance_scale from 1 to 5, got 0.5"),
+        ({"guidance_scale": "3"}, "guidance_scale must be a number, got '3'"),
         ({"guidance_scale": 7}, "guidance_scale from 1 to 5, got 7"),
         ({"negative_prompt": "black"}, "negative_prompt 'black' does not go with this model"),
     ],
