@@ -122,7 +122,7 @@ def test_it_is_trained_resumed_and_opened_like_any_network(tmp_path: Path) -> No
     for a, b in zip(again.averaged.state_dict().values(), straight.averaged.state_dict().values()):
         assert torch.equal(a, b)
     assert names(tmp_path / "straight" / "samples") == ["step-00000060.png"]
-    assert "minidiff train --recipe latents128" in grids.what_next(straight)
+    assert "a recipe as latents128, autoencoder = " in grids.what_next(straight)
     losses = [entry["loss"] for entry in log_of(tmp_path / "straight") if "loss" in entry]
     assert losses[-1] < losses[0] * 0.8
     held_out = [entry["held_out_loss"] for entry in log_of(run) if "held_out_loss" in entry]

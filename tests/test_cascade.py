@@ -114,7 +114,7 @@ def test_resumed_it_goes_on_bit_for_bit(recipe: TrainingConfig, tmp_path: Path) 
 
 def beside_of(recipe: TrainingConfig, count: int = 20) -> Beside:
     pictures = Pictures(count, 16)
-    model = second_stage.with_first(recipe, recipe.model_for(pictures.images))
+    model = second_stage.with_first(recipe, recipe.model_for(Pixels.of(pictures.images)))
     from accelerate import Accelerator
 
     return Beside(recipe, model, pictures, Accelerator(cpu=True))

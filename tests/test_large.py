@@ -17,7 +17,7 @@ class Forger:
     """Draws real glyphs, of 128 × 128 pixels."""
 
     image_size: Any = 128
-    config: Any = SimpleNamespace(shape=(1, 64, 64), text_encoder="minilm")
+    config: Any = SimpleNamespace(channels=1, text_encoder="minilm")
 
     def __init__(self) -> None:
         self.asked: list[str] = []
