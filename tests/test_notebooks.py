@@ -298,7 +298,7 @@ def test_runs_what_is_stale_and_keeps_what_looks_the_same(tmp_path: Path) -> Non
     assert tool.main(["--check", str(path)]) == 0
     notebook = tool.read(path)
     record = notebook.metadata["minidiff"]
-    names = ("cli", "cli_more", "endings", "shell")
+    names = ("cli", "cli_data", "cli_more", "cli_sample", "endings", "shell")
     assert record["modules"] == ["minidiff", *(f"minidiff.{name}" for name in names)]
     assert record["files"] == ["recipes/glyph64.toml"]
     assert [cell.execution_count for cell in notebook.cells] == [1, 2]
