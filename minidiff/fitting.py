@@ -100,7 +100,7 @@ def fit(dataset: PictureDataset, minutes: float = 20.0, **settings: Any) -> Fit:
         short = needed / (speed * seconds)
         if short <= 1 or len(configs) == 1:
             break
-        configs = configs[2 if short > 3 and len(configs) > 2 else 1 :]
+        configs = configs[-1:] if short > 2 else configs[1:]  # the smallest: some 2.4 times as fast
     config = _paced(configs[0], count, speed, settings)
     by_steps = config.steps * config.batch_size / speed
     expected = min(seconds, by_steps)
