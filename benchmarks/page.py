@@ -38,7 +38,7 @@ PARTS = (
     ("growth", "growth", "How cost grows"),
     ("gpu", "gpu", "On a GPU"),
     ("time_to_quality", "time_to_quality", "Quality after so many minutes of training"),
-    ("sixteen_glyphs", "sixteen_glyphs", "Sixteen glyphs of equal quality"),
+    ("sixteen_glyphs", "sixteen_glyphs", "Sixteen glyphs, in turns"),
     ("study", "study", "What a setting of the training gains or loses"),
     ("captions", "captions", "Captions that name the radical"),
     ("strokes", "strokes", "Where strokes go wrong"),

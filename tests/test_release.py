@@ -96,6 +96,9 @@ def test_benchmarks_agree_with_the_record_or_say_whose_they_are(
     (section,) = re.findall(rf"(?ms)^## {heading}\n(.*?)(?=^## |\Z)", page)
     place = ROOT / "benchmarks" / "results" / f"{name}.json"
     result = json.loads(place.read_text(encoding="utf-8"))
+    if result["samples"] < 1000:  # of fewer glyphs a distance flatters: only times are told
+        assert "held-out" not in section and "excess" not in section, "python benchmarks/page.py"
+        return
     assert f" {result['samples']} held-out definitions" in section
     of_shipped = result["weights"] == read_info(SHIPPED)["files"]["model.safetensors"]
     assert of_shipped != ("weights shipped earlier" in section), "python benchmarks/page.py"
