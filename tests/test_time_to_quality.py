@@ -247,7 +247,7 @@ def test_section_of_sixteen_glyphs_says_what_is_worse(sixteen: Any) -> None:
     head = {
         "machine": MACHINE,
         "rounds": 3,
-        "samples": 256,
+        "samples": 1034,
         "weights": "other",
         "seed": 0,
         "seconds": seconds,
@@ -256,3 +256,5 @@ def test_section_of_sixteen_glyphs_says_what_is_worse(sixteen: Any) -> None:
     assert "that is worse by more than twice" in sixteen.section({**head, "cells": cells})
     cells[quick]["excess"] = 1.5
     assert "they differ by less than twice" in sixteen.section({**head, "cells": cells})
+    few = sixteen.section({**head, "samples": 256, "cells": cells})  # then no distance is told
+    assert "excess" not in few and "10.0" in few
