@@ -40,12 +40,12 @@ def figures(autoencoder: Autoencoder, size: int = 128, count: int = 1034) -> dic
         count: how many; distances of fewer than 1,000 flatter, see `metrics.frechet_distance`.
 
     Returns:
-        wrong_side: share of pixels on the other side of middle grey than the original.
-        edge_width, edge_width_of_real: in pixels of this size, see `metrics.edge_width`.
-        radical_right, radical_right_of_real: share of glyphs whose radical the recogniser reads,
-            at 64 × 64; another size is brought there by averaging.
-        excess: Fréchet distance over that of the originals, at 64 × 64: no model that draws in
-            these latents can be expected to come nearer.
+        `wrong_side`, the share of pixels on the other side of middle grey than the original;
+        `edge_width` and `edge_width_of_real` in pixels of this size, see `metrics.edge_width`;
+        `radical_right` and `radical_right_of_real`, the share of glyphs whose radical the
+        recogniser reads at 64 × 64 (another size is brought there by averaging); and `excess`, the
+        Fréchet distance over that of the originals at 64 × 64: no model that draws in these latents
+        can be expected to come nearer.
     """
     dataset = GlyphDataset(size, "test")
     rows = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long()
