@@ -30,3 +30,15 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
                 pytest.skip(str(reason))
 
         yield mount
+
+
+@pytest.fixture
+def reading_on_cpu(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """On the CPU, whatever the machine has; a cache of its own; the made-up encoder."""
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setattr(helpers.text, "TextEncoder", helpers.Reader)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)

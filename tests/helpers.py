@@ -94,6 +94,14 @@ class Words(text.TextEncoder):
         return sorted({word for text in texts for word in text.split() if word.startswith("b")})
 
 
+class Reader(Words):
+    """Makes something of every prompt, and reads it to its end."""
+
+    def understands(self, *_: Any) -> None: ...
+
+    def overlong(self, *_: Any) -> None: ...
+
+
 # ------------------------------------------------------------------------------ files, folders
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from safetensors.torch import load_file
 
 import minidiff
 from faults.calls import command_line
-from helpers import WIDTH, Pictures, Words, awake, log_of, sha256
-from minidiff import editing, hub, second_stage, shelf, stages, text
+from helpers import WIDTH, Pictures, awake, log_of, sha256
+from minidiff import editing, hub, second_stage, shelf, stages
 from minidiff.cascade import SecondStage
 from minidiff.cli_train import SampleGrids
 from minidiff.glyphs import to_float
@@ -37,25 +36,7 @@ LARGE = UNetConfig(
     channels=(16,), attention=(False,), head_dim=16, text_dim=None, condition_channels=3, stem=2
 )
 
-
-class Reader(Words):
-    """Makes something of every prompt, and reads it to its end."""
-
-    def understands(self, *_: Any) -> None: ...
-
-    def overlong(self, *_: Any) -> None: ...
-
-
-@pytest.fixture(autouse=True)
-def surroundings(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """On the CPU, whatever the machine has; a cache of its own; the made-up encoder."""
-    from accelerate.state import AcceleratorState
-
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setattr(text, "TextEncoder", Reader)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("reading_on_cpu")
 
 
 @pytest.fixture

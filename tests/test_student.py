@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import pytest
 import torch
 
 import minidiff
-from helpers import WIDTH, Pictures, Words, awake
-from minidiff import editing, text
+from helpers import WIDTH, Pictures, awake
+from minidiff import editing
 from minidiff.model import ModelConfig, load_model, save_model
 from minidiff.recipe import TrainingConfig
 from minidiff.spaces import Pixels
@@ -25,27 +24,7 @@ from minidiff.unet import UNetConfig
 TEACHER = UNetConfig(channels=(16, 16), attention=(False, True), head_dim=16, text_dim=WIDTH)
 STUDENT = dataclasses.replace(TEACHER, numbers=2)
 
-
-class Reader(Words):
-    """It understands everything."""
-
-    def understands(self, prompt: str, known_words: Any = ()) -> None:
-        return None
-
-    def overlong(self, prompt: str) -> None:
-        return None
-
-
-@pytest.fixture(autouse=True)
-def surroundings(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """On the CPU, whatever the machine has; a cache of its own; the made-up encoder."""
-    from accelerate.state import AcceleratorState
-
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    monkeypatch.setattr(text, "TextEncoder", Reader)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("reading_on_cpu")
 
 
 def of_pictures(**others: Any) -> ModelConfig:
