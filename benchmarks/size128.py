@@ -144,32 +144,6 @@ def halved(images: Tensor) -> Tensor:
     return F.avg_pool2d(images, 2)
 
 
-def on_grid(images: Tensor, period: int) -> Tensor:
-    """(2, period) strength of edges between columns, and rows, by their place modulo the period.
-
-    The mean is 1. The font itself is not even: its strokes have places that they prefer.
-
-    Args:
-        images: (N, 1, H, W), sides multiples of the period.
-    """
-    steps = [(x - x.roll(1, 3)).abs().mean((0, 1, 2)) for x in (images, images.transpose(2, 3))]
-    by_place = torch.stack(steps).double().view(2, -1, period).mean(1)
-    return by_place / by_place.mean(1, keepdim=True)
-
-
-def seams(images: Tensor, real: Tensor, period: int) -> float:
-    """How else than in real glyphs edges lie on a grid of this period: 0 if they do not know it.
-
-    The root mean square of the difference; by Parseval's theorem the root of the difference's power
-    at the period and its harmonics. Of columns and rows, the larger.
-
-    Args:
-        images, real: (N, 1, H, W) and (M, 1, H, W), sides multiples of the period.
-    """
-    difference = on_grid(images, period) - on_grid(real, period)
-    return difference.square().mean(1).sqrt().max().item()
-
-
 @cache
 def training_glyphs() -> Tensor:
     """(2435, 1, 128, 128): every eighth."""
@@ -183,7 +157,7 @@ def full_size(images: Tensor) -> dict[str, float]:
         "grey_share": round(metrics.grey_share(images), 4),
         "specks": round(metrics.specks(halved(images)), 4),
         "specks_of_fewer_than_20_pixels": round(metrics.specks(images), 4),
-        **{f"seams_{n}": round(seams(images, training_glyphs(), n), 4) for n in PERIODS},
+        **{f"seams_{n}": round(metrics.seams(images, training_glyphs(), n), 4) for n in PERIODS},
     }
 
 

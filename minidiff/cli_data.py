@@ -190,17 +190,14 @@ def evaluate(
 
     pipeline, form, progress = load(model), "full" if full else "quick", sys.stderr.isatty()
     result: dict[str, Any]
-    if pipeline.config.student is not None:
-        raise ValueError(
-            "this model is a student, whose loss says nothing and whose steps are its own: measure "
-            "it with benchmarks/students.py, or its teacher here"
-        )
     if data is not None or is_own(pipeline):
         result = _of_own(pipeline, data, None if loss_only else form, seed, path)
         typer.echo(json.dumps(result, indent=2) if as_json else of_own(result))
         return
     if path is not None:
         raise ValueError("--output is of own pictures, and this model draws glyphs: leave it out")
+    if loss_only and pipeline.config.student is not None:
+        raise ValueError("this model is a student, which learns jumps: leave out --loss-only")
     if loss_only:
         result = {"held_out_loss": evaluation.held_out_loss(pipeline)}
     else:

@@ -35,7 +35,7 @@ from minidiff.wanted import EVERYDAY, WANTED, shows
 if TYPE_CHECKING:
     from minidiff.pipeline import Pipeline
 
-STEPS = 20  #: of the sampler, everywhere
+STEPS = 20  #: of the default sampler; students have their own
 #: What the text alone tells of the radical, see `tools/data/text_yardsticks.py`.
 TEXT_YARDSTICKS = (
     "text classifier, sampled",
@@ -44,8 +44,7 @@ TEXT_YARDSTICKS = (
 )
 #: Sets whose distances to real glyphs are taken.
 SETS = ("without text", "guidance 1", "default guidance")
-#: The folder where these are kept.
-TEXT = DATA / "text_yardsticks"
+TEXT = DATA / "text_yardsticks"  #: the folder where these are kept
 #: Fonts that the shipped model was not trained on.
 SERIF, BOLD = DATA / "NotoSerifSC-test.otf", DATA / "NotoSansSC-Bold-test.otf"
 REFERENCE = 4096  #: training glyphs that distances are taken to
@@ -77,6 +76,8 @@ def evaluate(
     pipeline: Pipeline, form: Form, seed: int = 0, progress: bool = False
 ) -> dict[str, Any]:
     """All measures of a model of glyphs as plain numbers, see `minidiff evaluate --help`.
+
+    Of a student no loss, for it learns jumps; of a cascade that of its first stage.
 
     Args:
         pipeline: a model of glyphs of at least 64 × 64.
@@ -112,14 +113,16 @@ def evaluate(
     sets = {name: drawn[name] for name in SETS if name in drawn}
     result: dict[str, Any] = {
         "samples": dataclasses.asdict(form),
-        "num_inference_steps": STEPS,
+        "num_inference_steps": pipeline.settled(None, None)[0],
         "seed": seed,
-        "held_out_loss": held_out_loss(pipeline),
         "distances": _distances(recogniser, test, sets),
-        "paper": _paper(pipeline, seed),
         "copying": _copying(sets),
         "recogniser": record["held_out"],
     }
+    if pipeline.config.student is None:
+        result |= {"held_out_loss": held_out_loss(pipeline), "paper": _paper(pipeline, seed)}
+    else:
+        result["built_in_guidance"] = list(pipeline.config.student.guidance)
     if text:
         by_definition = {name: drawn[name] for name in (*SETS[1:], NAMED) if name in drawn}
         result["faithfulness"] = _faithfulness(recogniser, test, by_definition)
@@ -176,7 +179,6 @@ def draw(
     texts: Sequence[str],
     seed: int = 0,
     bar: Any = None,
-    num_inference_steps: int = STEPS,
     **options: Any,
 ) -> Tensor:
     """One picture of each text, each from noise of its own: (N, 1, 64, 64).
@@ -197,11 +199,9 @@ def draw(
     for start in range(0, len(texts), 64):
         part = texts[start : start + 64]
         noise = [samplers.seeded_generator(seed, start + i) for i in range(len(part))]
-        with warnings.catch_warnings():  # some definitions are longer than a model reads
-            warnings.filterwarnings("ignore", ".*is longer than")
-            parts.append(
-                pipeline(part, num_inference_steps=num_inference_steps, generator=noise, **options)
-            )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*is longer than")  # some definitions are
+            parts.append(pipeline(part, generator=noise, **options))
         if bar is not None:
             bar.update(len(part))
     images = torch.cat(parts)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff import metrics
-from minidiff.glyphs import render, to_float
+from minidiff.glyphs import GlyphDataset, render, to_float
 from minidiff.held_out import HeldOut
 from minidiff.inputs import plain_torch, sides
 from minidiff.schedules import whole_number
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @plain_torch()
 def full_size(pipeline: Pipeline, per_word: int = 4, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Edges, grey pixels, specks and paper of pictures of the 20 words of `WANTED`.
+    """Edges, grey pixels, specks, paper and seams of pictures of the 20 words of `WANTED`.
 
     Beside them as many held-out real glyphs of that size, and the same brought to 64 × 64 and back.
 
@@ -61,11 +62,24 @@ def also(pipeline: Pipeline, per_word: int, seed: int) -> dict[str, Any]:
     return {"full_size": full_size(pipeline, per_word, seed)}
 
 
+PERIOD = 8  #: pixels, of a fold, of latents or of parts of it
+
+
+@lru_cache(maxsize=1)
+def _training_glyphs(size: int) -> Tensor:
+    """Every eighth."""
+    return to_float(GlyphDataset(size, "train").images[::8])
+
+
 def _measures(images: Tensor) -> dict[str, Any]:
-    return {
+    size = images.shape[-1]
+    measures = {
         "edge_width": round(metrics.edge_width(images), 3),
         "grey_share": round(metrics.grey_share(images), 4),
         "specks": round(metrics.specks(images), 4),
         "off_white": round(metrics.off_white(images), 4),
         "samples": len(images),
     }
+    if size % PERIOD == 0:
+        measures["seams"] = round(metrics.seams(images, _training_glyphs(size), PERIOD), 4)
+    return measures

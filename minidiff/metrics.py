@@ -212,6 +212,32 @@ def specks(images: Tensor) -> float:
     return found / max(len(images), 1)
 
 
+def on_grid(images: Tensor, period: int) -> Tensor:
+    """(2, period) strength of edges between columns, and rows, by their place modulo the period.
+
+    The mean is 1. The font itself is not even: its strokes have places that they prefer.
+
+    Args:
+        images: (N, 1, H, W), sides multiples of the period.
+    """
+    steps = [(x - x.roll(1, 3)).abs().mean((0, 1, 2)) for x in (images, images.transpose(2, 3))]
+    by_place = torch.stack(steps).double().view(2, -1, period).mean(1)
+    return by_place / by_place.mean(1, keepdim=True)
+
+
+def seams(images: Tensor, real: Tensor, period: int) -> float:
+    """How else than in real glyphs edges lie on a grid of this period: 0 if they do not know it.
+
+    The root mean square of the difference; by Parseval's theorem the root of the difference's power
+    at the period and its harmonics. Of columns and rows, the larger.
+
+    Args:
+        images, real: (N, 1, H, W) and (M, 1, H, W), sides multiples of the period.
+    """
+    difference = on_grid(images, period) - on_grid(real, period)
+    return difference.square().mean(1).sqrt().max().item()
+
+
 def border_white(images: Tensor) -> float:
     """Mean of the outermost ring of pixels; white paper is +1, a grey veil is less.
 

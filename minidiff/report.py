@@ -27,7 +27,17 @@ def as_text(result: dict[str, Any]) -> str:
     in a table is a dash.
     """
     tables = [table(result[name]) for name, table in _TABLES.items() if name in result]
-    return "\n\n".join("\n".join(lines) for lines in tables)
+    return "\n\n".join(["\n".join(lines) for lines in (_steps(result), *tables) if lines])
+
+
+def _steps(result: dict[str, Any]) -> list[str]:
+    steps = result.get("num_inference_steps")
+    if steps is None:  # of a model's loss alone
+        return []
+    if "built_in_guidance" in result:
+        return [f"{steps} steps of one evaluation each, with guidance, which is built in"]
+    evaluations = f"{steps} evaluations a glyph, {2 * steps} with guidance"
+    return [f"{steps} steps of the default sampler: {evaluations}"]
 
 
 def _distance_table(distances: dict[str, dict[str, float]]) -> list[str]:
@@ -47,12 +57,17 @@ def _distance_table(distances: dict[str, dict[str, float]]) -> list[str]:
 
 
 def _full_size_table(rows: dict[str, dict[str, float]]) -> list[str]:
-    keys = ("edge_width", "grey_share", "specks", "off_white")
+    columns = {key: COLUMNS[key] for key in ("edge_width", "grey_share", "specks", "off_white")}
+    columns["seams"] = ("seams", "of 8")
     lines = [f"At full size, {next(iter(rows.values()))['samples']:,} samples"]
-    for heading in zip(*(COLUMNS[key] for key in keys)):
+    for heading in zip(*columns.values()):
         lines.append(" " * 29 + "".join(f"{text:>10}" for text in heading))
-    lines += [f"{n:<29}" + "".join(f"{row[key]:>10}" for key in keys) for n, row in rows.items()]
-    return lines
+    lines += [
+        f"{n:<29}" + "".join(f"{row.get(key, '–'):>10}" for key in columns)
+        for n, row in rows.items()
+    ]
+    said = "seams: how else than in real glyphs edges lie on a grid of 8 pixels; 0 is as in them"
+    return [*lines, said]
 
 
 def _interval(row: dict[str, Any], digits: int = 0) -> str:
@@ -127,10 +142,6 @@ def _loss_table(losses: dict[str, float]) -> list[str]:
 
 
 _TABLES: dict[str, Callable[[Any], list[str]]] = {
-    "num_inference_steps": lambda steps: [
-        f"{steps} steps of the default sampler: {steps} evaluations a glyph, "
-        f"{2 * steps} with guidance"
-    ],
     "distances": _distance_table,
     "full_size": _full_size_table,
     "paper": lambda white: [f"Border without clipping (white paper = 1): {white:.3f}"],

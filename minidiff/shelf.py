@@ -38,23 +38,22 @@ class ModelCard:
 
 def pretrained() -> list[ModelCard]:
     """The models that ship with the package, with size, parameters and measured quality."""
-    cards = []
-    for folder in _shipped().values():
-        info = read_info(folder)
-        weights = [folder / "model.safetensors", *folder.glob("autoencoder.safetensors")]
-        if first := info["model"].get("first_stage"):  # it ships, too
-            weights.append(folder.with_name(first["name"]) / "model.safetensors")
-        record = info.get("record", {})
-        cards.append(
-            ModelCard(
-                folder.name,
-                info["model"]["image_size"],
-                sum(map(_count_parameters, weights)),
-                sum(path.stat().st_size for path in weights) / 1e6,
-                record.get("quality", {}),
-            )
-        )
-    return cards
+    return [model_card(folder) for folder in _shipped().values()]
+
+
+def model_card(folder: Path) -> ModelCard:
+    """What there is to say of the model in a folder, a first stage and an autoencoder included."""
+    info = read_info(folder)
+    weights = [folder / "model.safetensors", *folder.glob("autoencoder.safetensors")]
+    if first := info["model"].get("first_stage"):
+        weights.append(find_model(first["name"], online=False) / "model.safetensors")
+    return ModelCard(
+        folder.name,
+        info["model"]["image_size"],
+        sum(map(_count_parameters, weights)),
+        sum(path.stat().st_size for path in weights) / 1e6,
+        info.get("record", {}).get("quality", {}),
+    )
 
 
 def _count_parameters(path: Path) -> int:

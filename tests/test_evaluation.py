@@ -30,6 +30,7 @@ from minidiff.recogniser import load_recogniser
 from minidiff.report import as_text
 from minidiff.shelf import find_model, pretrained
 from minidiff.spaces import Pixels
+from minidiff.student import Student
 from minidiff.unet import UNet, UNetConfig
 from minidiff.wanted import EVERYDAY, WANTED, shows
 
@@ -233,6 +234,25 @@ def test_a_network_that_has_learnt_nothing() -> None:
     copying = result["copying"]["without text"]
     assert copying["share"] == 0, "noise is near to no glyph"
     assert copying["interval"] == [0, pytest.approx(0.0196, abs=1e-3)], "0 of 192 is not nought"
+
+
+def test_a_student_is_measured_in_its_own_steps_and_of_no_loss() -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Told(Stand):
+        def __call__(self, prompt: str | Sequence[str], **options: Any) -> Tensor:
+            asked.append(options)
+            return self.draw(prompt)
+
+    paper = Told(lambda prompts: torch.ones(len(prompts), 1, 64, 64))
+    unet = dataclasses.replace(paper.config.network, numbers=2)
+    student = Student("0" * 64, guidance=(1.0, 4.0))
+    paper.config = dataclasses.replace(paper.config, network=unet, student=student)
+    result = evaluate(paper, Form(32, 2, 0, False))
+    assert not {"held_out_loss", "paper"} & {*result} and len(asked) == 1
+    assert "num_inference_steps" not in asked[0], "or it would not be the student's own"
+    assert result["num_inference_steps"] == 4 and result["built_in_guidance"] == [1.0, 4.0]
+    assert as_text(result).startswith("4 steps of one evaluation each, with guidance, which is ")
 
 
 def test_pictures_that_cannot_be_read() -> None:

@@ -351,3 +351,13 @@ def test_what_is_done_to_a_recogniser_is_done_to_that_one_only() -> None:
     assert changed.training and not reader.training
     reader(pictures)[0].sum().backward()
     assert pictures.grad is not None and reader.head.weight.dtype == torch.float32
+
+
+def test_seams_are_seen_on_their_grid_only() -> None:
+    real, smooth = torch.rand(2, 200, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    seam = smooth.clone()
+    seam[..., ::8] += 0.3  # every eighth column is a little lighter
+    assert metrics.seams(smooth, real, 8) < 0.01 < 0.08 < metrics.seams(seam, real, 8)
+    assert metrics.seams(seam, real, 4) > 0.04  # a harmonic
+    assert metrics.seams(seam.mT, real, 8) > 0.08  # rows as well
+    assert metrics.seams(seam, seam, 8) == 0  # what real glyphs have is no seam

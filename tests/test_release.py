@@ -16,11 +16,12 @@ import pytest
 
 import minidiff
 from helpers import ROOT, awake, load_script
-from minidiff import evaluation
+from minidiff import evaluation, shelf
 from minidiff.evaluation import FORMS
 from minidiff.model import ModelConfig, load_model, save_model
 from minidiff.report import as_text
 from minidiff.shelf import find_model
+from minidiff.stages import FirstStage
 from minidiff.storage import read_info
 from minidiff.unet import UNetConfig
 
@@ -52,7 +53,7 @@ def record() -> dict[str, Any]:
 
 
 def test_readme_says_what_the_record_says(tables: Any, record: dict[str, Any]) -> None:
-    size = tables.size(load_model(SHIPPED)[0], SHIPPED)
+    size = tables.size(SHIPPED)
     assert tables.readme(README, record, size) == README, "run python tools/release/release.py"
 
 
@@ -256,7 +257,7 @@ class House:
         return {path: path.read_bytes() for path in every}
 
     def log(self) -> str:
-        return (self.root / "tools" / "release" / "log.md").read_text(encoding="utf-8")
+        return (self.root / "tools" / "release" / "log_glyph64.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -323,7 +324,7 @@ def test_what_cannot_be_written_ships_nothing(house: House, tables: Any) -> None
     before = house.kept()
     with pytest.raises(ValueError, match=r"README\.md has lost"):
         house.release("--yes", "--without-benchmarks")
-    log = house.root / "tools" / "release" / "log.md"
+    log = house.root / "tools" / "release" / "log_glyph64.md"
     assert {path: text for path, text in house.kept().items() if path != log} == before
 
 
@@ -334,6 +335,31 @@ def test_a_model_without_text_is_refused_at_once(house: House) -> None:
     with pytest.raises(SystemExit, match=r"without text .*trained with texts"):
         house.release("--yes")
     assert not house.commands
+
+
+def test_a_cascade_ships_with_the_size_of_both_stages(
+    house: House, tables: Any, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "MODELS", house.shipped.parent)
+    first = FirstStage("glyph64", read_info(house.shipped)["files"]["model.safetensors"])
+    unet = UNetConfig(channels=(32, 32, 32), stem=2, text_dim=None, condition_channels=3)
+    config = ModelConfig(unet, image_size=32, first_stage=first)
+    seen = {"images_seen_in_all": 1_000, "training_images": 19_475}
+    save_model(house.root / "runs" / "new", awake(unet), config, seen)
+    house.release("--yes", "--without-benchmarks", "--name", "glyph128")
+    both = sum(map(_parameters, (house.shipped, house.root / "runs" / "new")))
+    folder = house.shipped.with_name("glyph128")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "# glyph128" in card and "32 × 32 pixels" in card and f"{both / 1e6:.2f} M" in card
+    assert tables.size(folder)["parameters"] == both / 1e6
+    assert (house.root / "README.md").read_text(encoding="utf-8") == README  # of glyph64 alone
+    assert "# Release of glyph128" in (
+        house.root / "tools" / "release" / "log_glyph128.md"
+    ).read_text(encoding="utf-8")
+
+
+def _parameters(folder: Path) -> int:
+    return sum(parameter.numel() for parameter in load_model(folder)[0].parameters())
 
 
 def test_what_a_program_warns_of_is_kept_apart(tool: Any, tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from minidiff.model import ModelConfig
 from minidiff.report import as_text
+from minidiff.shelf import model_card
 
 Figures = dict[str, Any]
 FLOOR, BLURRED = "floor (held-out real glyphs)", "the same, blurred by 1 pixel"
@@ -82,11 +81,12 @@ def excess(figures: Figures, name: str) -> float:
 def quality(figures: Figures, record: dict[str, Any]) -> dict[str, Any]:
     """The few figures that `minidiff.pretrained()` prints."""
     blurs = excess(figures, "guidance 1") / excess(figures, BLURRED)
+    loss = figures.get("held_out_loss")  # a student has none
     return {
         "20 words shown": percent(figures["prompts"]["mean"]),
         "radical of held-out definitions": percent(figures["faithfulness"][GUIDED]["share"]),
         "excess distance / 1-pixel blur": round(blurs, 2),
-        "held-out loss": figures["held_out_loss"]["mean"],
+        **({"held-out loss": loss["mean"]} if loss else {}),
         "images seen": record["images_seen_in_all"],
     }
 
@@ -221,22 +221,34 @@ def _of_strokes(figures: Figures) -> list[Row]:
             )
         )
     edge = f"{real['edge_width']:.2f} in the font, {blurred['edge_width']:.2f} after the blur"
+    result.append(Row("edge of a stroke, pixels", f"{drawn['edge_width']:.2f}", edge))
+    if "paper" in figures:
+        result.append(Row("white of the border before clipping", f"{figures['paper']:.3f}", "1"))
+    return result + _at_full_size(figures)
+
+
+def _at_full_size(figures: Figures) -> list[Row]:
+    if "full_size" not in figures:
+        return []
+    drawn, real, enlarged = figures["full_size"].values()
+    names = {"edge_width": "edge of a stroke, pixels", "specks": "specks a glyph"}
     return [
-        *result,
-        Row("edge of a stroke, pixels", f"{drawn['edge_width']:.2f}", edge),
-        Row("white of the border before clipping", f"{figures['paper']:.3f}", "1"),
+        Row(
+            f"at full size: {name}",
+            f"{drawn[key]:.2f}",
+            f"{real[key]:.2f} for real glyphs, {enlarged[key]:.2f} for them at 64 × 64, enlarged",
+        )
+        for key, name in names.items()
     ]
 
 
 # ------------------------------------------------------------------- where they stand
 
 
-def size(network: nn.Module, folder: Path) -> dict[str, float]:
-    """Parameters and megabytes of a model in a folder."""
-    return {
-        "parameters": sum(p.numel() for p in network.parameters()) / 1e6,
-        "megabytes": (folder / "model.safetensors").stat().st_size / 1e6,
-    }
+def size(folder: Path) -> dict[str, float]:
+    """Millions of parameters and megabytes of a model in a folder, with all that it draws with."""
+    whole = model_card(folder)
+    return {"parameters": whole.parameters / 1e6, "megabytes": whole.megabytes}
 
 
 def card(

@@ -12,8 +12,8 @@
 
 Mend what the report names and give the same command again: it goes on where it stopped, and runs
 the notebooks that failed. Figures, what is done, and what each step printed lie in runs/release;
-the log to be committed, tools/release/log.md, tells of all runs with these weights. The exit status
-is 1 if a cell still fails, or after a no.
+the log to be committed, tools/release/log_NAME.md, tells of all runs with these weights. The exit
+status is 1 if a cell still fails, or after a no.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Release:
         self.root, self.shipped = root, root / "minidiff" / "models" / name
         self.folder = root / "runs" / "release"
         self.network, self.config, self.record = load_model(find_model(model))
-        if self.config.text_encoder is None:
+        if self.config.text_encoder is None and self.config.first_stage is None:
             raise SystemExit(
                 f"{model} draws without text (its text_encoder is None), but most of what is "
                 "measured is how it draws what a text says: give a model trained with texts"
@@ -102,18 +102,17 @@ class Release:
         """Digest, figures and size of the model that is to be replaced."""
         if not (self.shipped / "config.json").exists():
             return None
-        network, _, record = load_model(self.shipped)
         return {
             "weights": weights_of(self.shipped),
-            "figures": record.get("evaluation"),
-            "size": record_tables.size(network, self.shipped),
+            "figures": read_info(self.shipped)["record"].get("evaluation"),
+            "size": record_tables.size(self.shipped),
         }
 
     def save(self) -> None:
         text = json.dumps(self.state, indent=1, ensure_ascii=False)
         (self.folder / "state.json").write_text(text, "utf-8")
         if self.state.get("agreed"):
-            log = self.root / "tools" / "release" / "log.md"
+            log = self.root / "tools" / "release" / f"log_{self.shipped.name}.md"
             log.write_text(record_tables.log(self.state), "utf-8")
 
     def step(self, name: str, action: Callable[[], object], depends_on: str = "") -> None:
@@ -191,7 +190,7 @@ class Release:
 
     def compare(self, figures: dict[str, Any], yes: bool) -> None:
         """Old and new side by side; ends the program unless the answer is yes."""
-        new = {"figures": figures, "size": record_tables.size(self.network, self.candidate)}
+        new = {"figures": figures, "size": record_tables.size(self.candidate)}
         self.state["table"] = record_tables.comparison(self.state["old"], new)
         print("\n## comparison\n" + "\n".join(self.state["table"]))
         if not (yes or self.state.get("agreed") or said_yes()):
@@ -207,7 +206,7 @@ class Release:
         """
         quality = record_tables.quality(figures, self.record)
         record = {**self.record, "quality": quality, "evaluation": figures}
-        size = record_tables.size(self.network, self.candidate)
+        size = record_tables.size(self.candidate)
         name, readme = self.shipped.name, self.root / "README.md"
         texts = {
             self.shipped / "README.md": record_tables.card(
