@@ -200,6 +200,8 @@ def sample(
 
     minidiff sample fish "made of bamboo" --num-images 8 --output fish.gif
 
+    minidiff sample gold --model glyph128
+
     minidiff sample --again gold.png --seed 1
 
     minidiff sample fish --from sketch.png --strength 0.8
@@ -245,8 +247,10 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="glyph64, glyph64-gpu (larger batches), small, or a .toml file with settings "
-            "of minidiff.TrainingConfig (text_encoder = false: without text)",
+            help="glyph64, glyph64-fast (a student that draws in few steps), upscale128 (a second "
+            "stage), autoencoder128 and then latents128, pixels128, small; with -gpu behind the "
+            "name for one GPU; or a .toml file with settings of minidiff.TrainingConfig "
+            "(text_encoder = false: without text)",
             show_default="glyph64; --data: what fits; --resume: the run's; --start: the model's",
         ),
     ] = None,

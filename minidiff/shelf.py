@@ -37,7 +37,7 @@ class ModelCard:
 
 
 def pretrained() -> list[ModelCard]:
-    """The models that ship with the package, with size, parameters and measured quality."""
+    """The models that ship with the package, the default first: size, parameters, quality."""
     return [model_card(folder) for folder in _shipped().values()]
 
 
@@ -64,7 +64,9 @@ def _count_parameters(path: Path) -> int:
 
 
 def _shipped() -> dict[str, Path]:
-    return {path.parent.name: path.parent for path in sorted(MODELS.glob("*/config.json"))}
+    folders = sorted(path.parent for path in MODELS.glob("*/config.json"))
+    folders.sort(key=lambda folder: folder.name != DEFAULT_MODEL)
+    return {folder.name: folder for folder in folders}
 
 
 def find_model(name_or_path: str | Path, online: bool = True) -> Path:

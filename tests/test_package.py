@@ -271,7 +271,7 @@ def test_wheel_holds_the_whole_package_and_the_licences(wheel: Path) -> None:
     assert {"minidiff/py.typed", "minidiff/models/glyph64/model.safetensors"} <= ours
     licences = {"LICENSE", "NOTICE", "minidiff/data/NOTICE"}
     assert {f"{info}/licenses/{name}" for name in licences} <= names
-    assert wheel.stat().st_size < 20e6
+    assert wheel.stat().st_size < 50e6  # four models are 37 MB of it
 
 
 @pytest.mark.slow
