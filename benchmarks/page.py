@@ -44,6 +44,8 @@ PARTS = (
     ("strokes", "strokes", "Where strokes go wrong"),
     ("quality_samplers", "evaluations", "Quality by sampler and evaluations"),
     ("quality_guidance", "evaluations", "Quality by guidance"),
+    ("students", "students", "Few evaluations: a student and its teacher"),
+    ("size128", "size128", "Three ways to 128 × 128"),
     ("faults", "page", "Faults that were provoked"),
 )
 # What a picture shows, for those who cannot see it; drawn by `picture` of the part's module.
@@ -54,6 +56,8 @@ PICTURES = {
     "of six ways to take the steps, and a line for real glyphs after a blur of one pixel.",
     "quality_guidance": "By guidance. Left: the shares of words and of radicals that are right. "
     "Right: the distance from real glyphs.",
+    "students": "By evaluations of the network, a student and its teacher. Left: the distance from "
+    "real glyphs. Right: the share of words that are shown.",
 }
 COMMANDS = {"faults": "tests/faults/run.py"}  # else benchmarks/<module>.py
 MISSING = {"gpu": "Not yet measured on a GPU: "}

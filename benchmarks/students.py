@@ -15,12 +15,13 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from evaluations import COUNT, Judge
-from machine import RESULTS, machine, write
+from machine import RESULTS, described, machine, write
 from torch import Tensor
 
 from minidiff import evaluation, samplers
@@ -180,6 +181,111 @@ def add(name: str, key: str, row: Any) -> None:
     write(name, {**before, key: row})
 
 
+def compare(student: str, judge: Judge, samples: int) -> None:
+    """A student beside its teacher; rows that are known of the same weights are kept."""
+    pipelines = {"student": load(student), "teacher": load("glyph64")}
+    weights = {
+        name: read_info(find_model(place))["files"]["model.safetensors"]
+        for name, place in (("student", student), ("teacher", "glyph64"))
+    }
+    path = RESULTS / "students.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    result = {
+        "machine": machine(), "samples": samples, "per_word": PER_WORD, "seed": 0,
+        "guidance_scale": GUIDANCE, "weights": weights, "rows": {}, "seconds_for_16": {},
+    }  # fmt: skip
+    for who, counts in (("student", WALKS), ("teacher", TEACHERS)):
+        same = before.get("samples") == samples and before["weights"][who] == weights[who]
+        for evaluations in counts:
+            name, pipeline = f"{who} {evaluations}", pipelines[who]
+            steps = evaluations if who == "student" else evaluations // 2
+            options = {"num_inference_steps": steps, "guidance_scale": GUIDANCE}
+            row = before["rows"].get(name) if same else None
+            result["rows"][name] = row or judged(judge, partial(draw, pipeline, **options))
+            result["seconds_for_16"][name] = seconds(pipeline, options)
+            write("students", result)
+
+
+def seconds(pipeline: Pipeline, options: dict[str, Any]) -> float:
+    """Processor seconds to draw 16 glyphs of a word, the second time."""
+    pipeline("gold", **options)
+    before = time.process_time()
+    pipeline("gold", num_images_per_prompt=16, **options)
+    return round(time.process_time() - before, 2)
+
+
+def section(result: dict[str, Any]) -> str:
+    """The result in Markdown."""
+    lines = [
+        "The student that ships, glyph64-fast, beside its teacher, glyph64 with the default "
+        f"sampler: {result['samples']:,} held-out definitions and the 20 words × "
+        f"{result['per_word']}, all with guidance {result['guidance_scale']:g} "
+        f"({described(result['machine'])}; seed 0). The teacher is asked twice a step. The excess "
+        "is the Fréchet distance beyond that of as many real glyphs, ± its standard error; seconds "
+        "are the processor's. Repeat it with `python benchmarks/students.py --student "
+        "glyph64-fast`.",
+        "",
+        "| | evaluations | excess | recall | edge, pixels | words | different of 64, fewest "
+        "| 16 glyphs, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in result["rows"].items():
+        who, evaluations = name.split()
+        words = row["words"]
+        lines.append(
+            f"| {who} | {evaluations} | {row['excess']:.1f} ± {row['standard_error']:.1f} "
+            f"| {row['recall']:.2f} | {row['edge_width']:.2f} | {words['mean']:.1%} "
+            f"| {words['fewest_different']} | {result['seconds_for_16'][name]:.1f} |"
+        )
+    return "\n".join(lines) + "\n\n" + _study()
+
+
+def _study() -> str:
+    """Which way of teaching was chosen, and by what."""
+    rows = json.loads((RESULTS / "students_study.json").read_text(encoding="utf-8"))
+    lines = [
+        "Ways of teaching, each from the teacher's weights on as many glyphs: the excess after 1, "
+        "2, 4 and 8 evaluations, the 20 words after 4. Repeat a row with `python "
+        "benchmarks/students.py --study jumps`.",
+        "",
+        "| way | glyphs | minutes | 1 | 2 | 4 | 8 | words |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for way, row in rows.items():
+        excess = " | ".join(f"{row[str(n)]['excess']:.1f}" if str(n) in row else "" for n in WALKS)
+        device = row["machine"].get("gpu", row["machine"]["processor"])
+        words = f"{row['4']['words']['mean']:.1%}" if "4" in row else ""
+        lines.append(
+            f"| {WAYS[way][0]} | {row['images']:,} | {row['seconds'] / 60:.0f}, {device} "
+            f"| {excess} | {words} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def picture(result: dict[str, Any]) -> Any:
+    """Excess and words by evaluations: the student and its teacher."""
+    from minidiff.figures import BLUE, ORANGE, new
+
+    figure, axes = new(1, 2, size=(7.0, 2.9))
+    measures = {
+        "excess Fréchet distance": lambda row: row["excess"],
+        "20 words right, %": lambda row: 100 * row["words"]["mean"],
+    }
+    for axis, (label, value) in zip(axes, measures.items()):
+        for who, colour in (("student", ORANGE), ("teacher", BLUE)):
+            rows = {int(k.split()[1]): r for k, r in result["rows"].items() if k.startswith(who)}
+            values = [value(row) for row in rows.values()]
+            axis.plot(list(rows), values, color=colour, marker="o", label=who)
+        ticks = sorted({*WALKS, *TEACHERS})
+        axis.set(xlabel="evaluations of the network", ylabel=label, xscale="log")
+        axis.set(xticks=ticks, xticklabels=ticks)
+        axis.minorticks_off()
+    axes[0].set(yscale="log")
+    axes[1].set(ylim=(0, 102))
+    axes[1].legend(frameon=False, loc="lower right")
+    return figure
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--study", nargs="+", choices=list(WAYS), default=[])
@@ -197,18 +303,7 @@ def main() -> None:
         row = study(way, judge, asked.images, asked.batch, asked.runs, **more)
         add("students_study", way, row)
     if asked.student:
-        student, teacher = load(asked.student), load("glyph64")
-        weights = read_info(find_model(asked.student))["files"]["model.safetensors"]
-        row = {"machine": machine(), "weights": weights, "samples": asked.samples}
-        for steps in WALKS:
-            row[f"student {steps}"] = judged(
-                judge, lambda texts, n=steps: drawn(student, texts, n, "")
-            )
-        for evaluations in TEACHERS:
-            row[f"teacher {evaluations}"] = judged(
-                judge, lambda texts, n=evaluations // 2: draw(teacher, texts, num_inference_steps=n)
-            )
-        add("students", "rows", row)
+        compare(asked.student, judge, asked.samples)
 
 
 if __name__ == "__main__":
