@@ -135,7 +135,7 @@ def switch(pipeline: Pipeline, before: str = "gold", after: str = "fish", count:
         found = {w: int(shows(recogniser, rows[-1], w).sum()) for w in (before, after)}
         says.append([", ".join(f"{word} in {n} of {count}" for word, n in found.items())])
     return Dial(
-        label=f"steps with “{before}”, before “{after}” takes over",
+        label=f"steps with {before}, then {after}",
         values=[str(k) for k in range(len(grid))],
         panels=[""] * count,
         pictures=torch.stack(rows),
@@ -199,8 +199,8 @@ def main(names: Sequence[str]) -> int:
     pipeline = minidiff.load(device="cpu")
     for name in names or DIALS:
         record[name] = save(name, DIALS[name]() if name == "noising" else DIALS[name](pipeline))
-        text = json.dumps({n: record[n] for n in DIALS if n in record}, ensure_ascii=False, indent=1)
-        write_file(path, f"{OPENING}{text};\n".encode())
+        lines = [f'"{n}": {json.dumps(record[n], ensure_ascii=False)}' for n in DIALS if n in record]
+        write_file(path, (OPENING + "{\n" + ",\n".join(lines) + "\n};\n").encode())
         print(name, "recorded", flush=True)
     size = sum(file.stat().st_size for file in FOLDER.iterdir())
     print(f"{size / 1000:.0f} kB in all, at most {LIMIT / 1000:.0f}")

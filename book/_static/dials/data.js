@@ -219,7 +219,7 @@ window.DIALS = {
   "size": 64
  },
  "switch": {
-  "label": "steps with “gold”, before “fish” takes over",
+  "label": "steps with gold, then fish",
   "values": [
    "0",
    "1",

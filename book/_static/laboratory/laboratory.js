@@ -2,23 +2,9 @@
 "use strict";
 
 (() => {
-  const element = (id) => document.getElementById(id);
-  const number = (id) => Number(element(id).value);
-  const chosen = (id) => element(id).value;
-  const CONTROLS = ["shape", "count", "schedule", "t", "arrows", "density", "kind", "scale", "sampler", "steps", "walkers", "predicts"];
   const MOST = 2000; // points
   const FEET = 15; // arrows in a row
   const STILL = window.matchMedia("(prefers-reduced-motion: reduce)");
-
-  // Small frames of the chapters show a part of the controls; a link can change what they start with.
-  const WHOLE = { shape: "spiral", count: 600, t: 300, schedule: "cosine", arrows: "score", density: 1, kind: -1, scale: 1, sampler: "ddim", steps: 20, walkers: 100, predicts: "flow", pen: "0" };
-  const VIEWS = {
-    noising: { parts: ["points", "noise"], schedule: "linear", t: 200, arrows: "none" },
-    sampling: { parts: ["walk"], shape: "ring", schedule: "straight", arrows: "none", steps: 5, sampler: "ddpm", walkers: 300, walked: true },
-    score: { parts: ["noise", "field"], shape: "groups", t: 400, arrows: "score" },
-    guidance: { parts: ["condition", "walk"], shape: "ring", kind: 1, scale: 3, arrows: "none", walked: true },
-    flow: { parts: ["noise", "field", "walk"], shape: "moons", schedule: "straight", t: 500, arrows: "step", steps: 4, sampler: "ddim" },
-  };
 
   let data = { points: new Float64Array(0), classes: new Uint8Array(0) };
   let seed = 1;
@@ -28,6 +14,7 @@
   let walk = null;
   let training = null; // { trainer, running, best }
   let theme = {};
+  let plain = false; // one colour, where classes play no part
   let cross = null; // where the keyboard is in the plane
   let kept = {}; // pictures that are still right, by what they show
 
@@ -102,7 +89,7 @@
       while (performance.now() < until && lane.states.length < walk.grid.length) lane.states.push(lane.walk.next().value.x);
     }
     walk.ready = walk.lanes.every((lane) => lane.states.length === walk.grid.length);
-    if (walk.ready && walk.toEnd) walk.place = walk.grid.length - 1;
+    if (walk.ready && walk.toEnd) arrive();
   }
 
   function play(now) {
@@ -111,10 +98,14 @@
     const seconds = Math.min(0.1, (now - (walk.before || now)) / 1000);
     walk.before = now;
     walk.place = Math.min(reached, walk.place + seconds * Math.max(1.5, last / 4)); // four seconds for all of it
-    if (walk.place === last) {
-      walk.playing = false;
-      say(`Arrived after ${last} ${last === 1 ? "step" : "steps"}.`);
-    }
+    if (walk.place === last) arrive();
+  }
+
+  function arrive() {
+    const last = walk.grid.length - 1;
+    walk.place = last;
+    walk.playing = walk.toEnd = false;
+    say(`Arrived after ${last} ${last === 1 ? "step" : "steps"}.`);
   }
 
   function dropWalk() {
@@ -217,7 +208,8 @@
     const t = number("t");
     const kind = condition();
     const some = data.classes.length > 0;
-    const shown = { cloud: { points: addNoise(schedule, data.points, eps, t), classes: data.classes }, cross };
+    const classes = plain ? data.classes.map(() => 0) : data.classes;
+    const shown = { cloud: { points: addNoise(schedule, data.points, eps, t), classes }, cross };
     if (some && t > 0 && element("density").checked) {
       const n = schedule.sigma[t] > 0.4 ? 36 : 72; // what is smooth needs no fine lattice
       const points = kind < 0 ? data.points : data.points.filter((_, i) => data.classes[i >> 1] === kind);
@@ -236,14 +228,25 @@
     drawLosses(element("curve"), training.trainer.updates ? training.trainer.losses : [], training.best, schedule.T, theme);
   }
 
+  function legend(t) {
+    const arrows = chosen("arrows");
+    const seen = [t > 0 ? "Dots: the points with noise" : "Dots: the points"];
+    if (t > 0 && element("density").checked) seen.push(condition() < 0 ? "shade: their density" : "shade: the density of the class");
+    if (t > 0 && arrows !== "none") seen.push(`arrows: ${element("arrows").selectedOptions[0].text}`);
+    if (walk) seen.push("with trails: the walkers");
+    return `${seen.join("; ")}.`;
+  }
+
   const set = (id, text) => {
     if (element(id).textContent !== text) element(id).textContent = text;
   };
 
   function show() {
     const t = number("t");
+    set("exactName", `Exact field. ${legend(t)}`);
     set("countShown", data.classes.length.toLocaleString("en"));
-    set("tShown", `${t} (α ${schedule.alpha[t].toFixed(2)}, σ ${schedule.sigma[t].toFixed(2)})`);
+    set("tShown", String(t));
+    set("amounts", `α ${schedule.alpha[t].toFixed(2)}, σ ${schedule.sigma[t].toFixed(2)}`);
     for (const id of ["scale", "steps", "walkers"]) set(`${id}Shown`, chosen(id));
     element("scale").disabled = number("kind") < 0;
     element("pause").disabled = element("place").disabled = !walk;
@@ -260,7 +263,7 @@
     }
     set("train", training?.running ? "Stop" : training && training.trainer.updates < UPDATES ? "Go on" : "Train");
     element("train").disabled = training?.trainer.updates === UPDATES;
-    if (training) set("learntName", `network after ${training.trainer.updates.toLocaleString("en")} updates`);
+    if (training) set("learntName", `Network after ${training.trainer.updates.toLocaleString("en")} updates.`);
   }
 
   // --------------------------------------------------------------------------- the controls
@@ -352,43 +355,22 @@
     cross = null;
     request();
   });
-  element("pen").addEventListener("change", () => canvas.classList.toggle("drawing", drawing()));
-  element("clear").addEventListener("click", () => setPoints([], []));
-
-  // ------------------------------------------------------------------------- link and start
-
-  function setControl(id, value) {
-    const control = element(id);
-    if (control.type === "checkbox") control.checked = String(value) === "1";
-    else if (control.type === "range") {
-      if (Number.isFinite(Number(value)) && value !== "") control.value = value;
-    } else if ([...control.options].some((option) => option.value === String(value))) control.value = value;
-  }
-
-  let parts = null; // shown; null: all
-  function start() {
-    const wanted = new URLSearchParams(location.hash.slice(1));
-    const name = wanted.get("view") ?? "";
-    const view = Object.hasOwn(VIEWS, name) ? VIEWS[name] : null;
-    parts = view?.parts ?? null;
-    for (const group of document.querySelectorAll("fieldset")) group.classList.toggle("away", Boolean(parts) && !parts.includes(group.dataset.part));
-    for (const small of document.querySelectorAll("label[data-part], button[data-part]")) small.classList.toggle("away", Boolean(parts));
-    for (const [id, value] of Object.entries({ ...WHOLE, ...view, ...(view ? { pen: "off" } : {}) })) if (element(id)) setControl(id, value);
-    for (const id of CONTROLS) if (wanted.has(id)) setControl(id, wanted.get(id));
+  function penned() {
     canvas.classList.toggle("drawing", drawing());
     canvas.tabIndex = drawing() ? 0 : -1;
-    element("link").textContent = parts ? "Open the whole laboratory with this" : "Link to this setting";
-    element("link").target = parts ? "_blank" : "";
+  }
+  element("pen").addEventListener("change", penned);
+  element("clear").addEventListener("click", () => setPoints([], []));
+
+  // --------------------------------------------------------------------------------- start
+
+  function start() {
+    const view = applyLink(location.hash);
+    plain = Boolean(view.parts) && !view.parts.includes("condition");
+    penned();
     newNoise();
     shaped();
-    if (view?.walked) startWalk(false);
-  }
-
-  element("link").addEventListener("pointerdown", relink);
-  element("link").addEventListener("focus", relink);
-  function relink() {
-    const values = CONTROLS.map((id) => [id, element(id).type === "checkbox" ? Number(element(id).checked) : chosen(id)]);
-    element("link").href = `${location.href.split("#")[0]}#${new URLSearchParams(values)}`;
+    if (view.walked) startWalk(false);
   }
 
   window.addEventListener("hashchange", start);
