@@ -1,4 +1,4 @@
-"""JavaScript of the book's pages, run in Node.js or in Chromium by Playwright, where they are here."""
+"""JavaScript of the book's pages, run in Node.js, or in Chromium by Playwright."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def run_javascript(files: Sequence[Path], body: str, given: Any = None) -> Any:
     call = f"JSON.stringify(((given) => {{ {body} }})({json.dumps(given)}), {plain})"
     if node := shutil.which("node"):
         source = f"{scripts}\nconsole.log({call});"
-        result = subprocess.run([node, "-"], input=source, capture_output=True, encoding="utf-8")
+        result = subprocess.run(
+            [node, "-"], input=source, capture_output=True, encoding="utf-8", check=False
+        )
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
     with chromium() as browser:

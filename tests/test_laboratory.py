@@ -1,4 +1,4 @@
-"""The laboratory's mathematics, in JavaScript, against the package's: the same numbers in and out."""
+"""The laboratory's mathematics, in JavaScript, gives the package's numbers."""
 
 from __future__ import annotations
 
@@ -176,9 +176,12 @@ network.parameters().forEach((part, k) => part.set(given.weights[k]));"""
 def test_the_network_and_its_gradient_are_those_of_torch() -> None:
     network, x, target = toy_network(), plane(10), plane(10, seed=1)
     t = torch.tensor([1, 5, 50, 100, 250, 400, 600, 800, 999, 1000])
-    body = LOAD + """const { each, gradients } = network.lossAndGradients(
+    body = (
+        LOAD
+        + """const { each, gradients } = network.lossAndGradients(
       points(given.x), given.t, -1, points(given.target));
     return [network.output(points(given.x), given.t), each, gradients];"""
+    )
     settings = {"weights": weights_of(network), "x": x, "t": t, "target": target}
     output, each, gradients = javascript(body, **settings)
     said = network(x, t)

@@ -3,9 +3,9 @@
     python tools/book/dials.py              # some ten minutes on one core
     python tools/book/dials.py guidance     # only this one
 
-For each dial it writes into book/_static/dials/ a strip NAME.webp, one row of pictures for each value
-of the dial, and a still NAME.png of some of its rows, for readers without JavaScript. data.js says
-what stands in the strips. The chapters draw the same things by the code beside them.
+For each dial it writes into book/_static/dials/ a strip NAME.webp, one row of pictures for each
+value of the dial, and a still NAME.png of some of its rows, for readers without JavaScript. data.js
+says what stands in the strips. The chapters draw the same things by the code beside them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -40,8 +39,7 @@ GREYS = 16
 LIMIT = 600_000  # bytes of all strips, stills and data together
 
 
-@dataclass
-class Dial:
+class Dial(NamedTuple):
     """A recorded dial.
 
     Attributes:
@@ -60,7 +58,7 @@ class Dial:
     pictures: Tensor
     start: str
     still: Sequence[str]
-    says: list[list[str]] = field(default_factory=list)
+    says: Sequence[Sequence[str]] = ()
 
 
 def noising() -> Dial:
@@ -71,7 +69,9 @@ def noising() -> Dial:
     eps = torch.randn(x0.shape, generator=seeded_generator(0))
     schedules = [make_schedule(name) for name in ("linear", "cosine", "straight")]
     times = range(0, 1001, 50)
-    noisy = [torch.stack([s.add_noise(x0[None], eps[None], t)[0] for s in schedules]) for t in times]
+    noisy = [
+        torch.stack([s.add_noise(x0[None], eps[None], t)[0] for s in schedules]) for t in times
+    ]
     says = [[f"α {s.alpha[t]:.2f}, σ {s.sigma[t]:.2f}" for s in schedules] for t in times]
     return Dial(
         label="timestep t",
@@ -191,15 +191,21 @@ def save(name: str, dial: Dial) -> dict[str, Any]:
     }
 
 
+def read_record() -> dict[str, Any]:
+    """What data.js says: for each dial its name's entry of `save`."""
+    text = (FOLDER / "data.js").read_text(encoding="utf-8")
+    record: dict[str, Any] = json.loads(text.removeprefix(OPENING).rstrip(";\n"))
+    return record
+
+
 def main(names: Sequence[str]) -> int:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path, record = FOLDER / "data.js", dict[str, Any]()
-    if path.is_file():
-        record = json.loads(path.read_text(encoding="utf-8").removeprefix(OPENING).rstrip(";\n"))
+    path, record = FOLDER / "data.js", read_record() if names else {}
     pipeline = minidiff.load(device="cpu")
     for name in names or DIALS:
         record[name] = save(name, DIALS[name]() if name == "noising" else DIALS[name](pipeline))
-        lines = [f'"{n}": {json.dumps(record[n], ensure_ascii=False)}' for n in DIALS if n in record]
+        lines = [
+            f'"{n}": {json.dumps(record[n], ensure_ascii=False)}' for n in DIALS if n in record
+        ]
         write_file(path, (OPENING + "{\n" + ",\n".join(lines) + "\n};\n").encode())
         print(name, "recorded", flush=True)
     size = sum(file.stat().st_size for file in FOLDER.iterdir())

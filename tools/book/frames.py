@@ -2,8 +2,9 @@
 
     python tools/book/frames.py
 
-Writes a picture of each page that a chapter has in a frame into book/_static/dials/. Needs Playwright
-for Python (pip install playwright) and Chromium: the one of the system, or playwright install chromium.
+Writes a picture of each page that a chapter has in a frame into book/_static/dials/. Needs
+Playwright for Python (pip install playwright) and Chromium: the one of the system, or the one that
+playwright install chromium fetches.
 """
 
 from __future__ import annotations

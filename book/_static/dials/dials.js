@@ -26,7 +26,7 @@
     if (!values) return;
     const strip = new Image();
     strip.addEventListener("load", () => {
-      const output = make("output");
+      const shown = make("b"); // no <output>: the label would belong to it
       const input = make("input", { type: "range", min: 0, max: values.length - 1, value: start });
       const pictures = panels.map((name) => {
         const canvas = make("canvas", { width: size, height: size });
@@ -37,7 +37,7 @@
       const below = make("p", { className: "dial-says" });
       function show() {
         const k = Number(input.value);
-        output.textContent = values[k];
+        shown.textContent = values[k];
         input.setAttribute("aria-valuetext", values[k]);
         pictures.forEach(({ name, canvas, text }, p) => {
           canvas.getContext("2d").drawImage(strip, p * size, k * size, size, size, 0, 0, size, size);
@@ -50,7 +50,7 @@
       show();
       instead(
         dial,
-        make("label", {}, `${label}: `, output, input),
+        make("label", {}, `${label}: `, shown, input),
         make("div", { className: "dial-row" }, ...pictures.map(({ figure }) => figure)),
         ...(says[0]?.length === 1 && panels.length > 1 ? [below] : []),
       );
