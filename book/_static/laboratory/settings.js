@@ -36,7 +36,9 @@ function applyLink(hash) {
     const { part: it } = part.dataset;
     part.classList.toggle("away", Boolean(view.parts) && !view.parts.includes(it));
   }
-  element("pen").value = view.parts ? "off" : "0";
+  // On a page around this one, a finger that scrolls shall not draw.
+  const scrolled = window.self !== window.top && window.matchMedia("(pointer: coarse)").matches;
+  element("pen").value = view.parts || scrolled ? "off" : "0";
   for (const id of Object.keys(WHOLE)) {
     setControl(element(id), view[id] ?? WHOLE[id]);
     if (wanted.has(id)) setControl(element(id), wanted.get(id));
