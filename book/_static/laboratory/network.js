@@ -130,8 +130,8 @@ function outer(d, rows, inside, outside) {
   return [ofWeight, ofBias];
 }
 
-// Adam (Kingma & Ba 2015), with the defaults of PyTorch.
-function adam(parameters, rate = 2e-3, [beta1, beta2] = [0.9, 0.999], eps = 1e-8) {
+// Adam (Kingma & Ba 2015), as in PyTorch; such small networks bear a large rate.
+function adam(parameters, rate = 1e-2, [beta1, beta2] = [0.9, 0.999], eps = 1e-8) {
   const first = parameters.map((p) => new Float64Array(p.length));
   const second = parameters.map((p) => new Float64Array(p.length));
   let steps = 0;
@@ -153,7 +153,7 @@ function adam(parameters, rate = 2e-3, [beta1, beta2] = [0.9, 0.999], eps = 1e-8
 const BATCH = 64;
 const BINS = 20; // of t, for the curve of losses
 const FADE = 0.99; // of what these know, with every update
-const UPDATES = 3000;
+const UPDATES = 4000;
 
 // Trains on (points, classes) as NetworkDenoiser.loss says; one call of step() is one update. Half of the
 // examples lose their class, so that the network can be asked without one too.
