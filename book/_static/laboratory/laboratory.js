@@ -4,6 +4,7 @@
 (() => {
   const MOST = 2000; // points
   const FEET = 15; // arrows in a row
+  const GROUP = 25; // walkers that take a step at a time: the page answers in between
   const STILL = window.matchMedia("(prefers-reduced-motion: reduce)");
 
   let data = { points: new Float64Array(0), classes: new Uint8Array(0) };
@@ -72,9 +73,13 @@
     const grid = timesteps(schedule, number("steps"));
     const xT = randomSource(seed + 2).normals(2 * number("walkers"));
     const lane = (denoiser) => {
-      const source = randomSource(seed + 3); // both lanes have the same fresh noise
-      const noise = () => source.normals(xT.length);
-      return { states: [xT], walk: sampleSteps(denoiser, xT, chosen("sampler"), grid, noise) };
+      const walks = [];
+      for (let at = 0; at < xT.length; at += 2 * GROUP) {
+        const part = xT.slice(at, at + 2 * GROUP);
+        const source = randomSource(seed + 3 + at); // in both lanes the same fresh noise
+        walks.push(sampleSteps(denoiser, part, chosen("sampler"), grid, () => source.normals(part.length)));
+      }
+      return { states: [xT], walks, coming: [] };
     };
     const lanes = [lane(exactDenoiser())];
     if (training) lanes.push(lane(learntDenoiser()));
@@ -86,7 +91,10 @@
 
   function compute(until) {
     for (const lane of walk.lanes) {
-      while (performance.now() < until && lane.states.length < walk.grid.length) lane.states.push(lane.walk.next().value.x);
+      while (performance.now() < until && lane.states.length < walk.grid.length) {
+        lane.coming.push(...lane.walks[lane.coming.length / (2 * GROUP)].next().value.x);
+        if (lane.coming.length === lane.states[0].length) lane.states.push(Float64Array.from(lane.coming.splice(0)));
+      }
     }
     walk.ready = walk.lanes.every((lane) => lane.states.length === walk.grid.length);
     if (walk.ready && walk.toEnd) arrive();
