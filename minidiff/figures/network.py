@@ -33,7 +33,7 @@ def _picture(axis: Any, image: Tensor, x: float, y: float, side: float, reach: f
     """A picture (1, H, W) with its lower left corner at (x, y); ±reach are white and black."""
     place = {"extent": (x, x + side, y, y + side), "aspect": "auto"}
     image = ((image / reach).clamp(-1, 1) * 3).round() / 3  # seven greys make a small file
-    plots.draw(axis, image, interpolation="nearest", **place)
+    plots.draw(axis, image, interpolation="nearest", **place)  # type: ignore[arg-type]
     box(axis, (x, y), side, side, facecolor="none", edgecolor=GREY)
 
 

@@ -266,7 +266,13 @@ def mixture(
         r"best guess $\hat x_0$": {f"$t$ = {t}": values for t, values in guess.items()},
     }
     figure = lines(panels, x, (7.0, 2.9), looks, xlabel="$x_t$")
-    curves(figure.axes[1], spots, averages, [(colour, "o") for colour, _ in looks], ms=5)
+    curves(
+        figure.axes[1],
+        spots,
+        averages,  # type: ignore[arg-type] # the dots are in no legend, so their names may be numbers
+        [(colour, "o") for colour, _ in looks],
+        ms=5,
+    )
     figure.axes[0].set(yticks=[], ylim=(0, None))
     return figure
 
