@@ -133,6 +133,17 @@ def test_every_figure_can_be_drawn(tmp_path: Path) -> None:
         assert figure.get_size_inches()[0] <= 7.2
 
 
+def test_pairs_lie_inside_frames_of_their_own() -> None:
+    near, far = torch.rand(40, 2), 9 + torch.rand(40, 2)
+    figure = atlas.pairs({"near": (near, near + 1), "far": (near, far)})
+    for axis, last in zip(figure.axes, (near + 1, far)):
+        (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+        assert left < near[:, 0].min() and last[:, 0].max() < right
+        assert low < near[:, 1].min() and last[:, 1].max() < high
+        assert right - left == pytest.approx(high - low)
+        assert all(spine.get_visible() for spine in axis.spines.values())
+
+
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     atlas.require_extra()
     monkeypatch.setattr(atlas, "EXTRA", {"nothing_like_it": "some-package", "json": "json"})

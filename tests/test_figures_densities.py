@@ -78,7 +78,7 @@ def test_cells_and_machine() -> None:
     figure = densities.cells((2, 3), [1.0, 0.054], pictures)
     drawable(figure)
     axis = figure.axes[1]
-    assert texts(axis) == ["100%", "5.4%"]
+    assert texts(axis) == ["100 %", "5.4 %"]
     assert axis.get_xticklabels()[1].get_text().split() == ["3", "×", "3", "512", "cells"]
     drawable(densities.machine(torch.randn(99), torch.rand(99), X, X**2))
 

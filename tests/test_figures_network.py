@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from minidiff.denoisers import NetworkDenoiser
 from minidiff.figures import guidance, panels, quality, sampling, words
 from minidiff.figures import network as figures
-from minidiff.schedules import make_schedule
 from minidiff.unet import UNet, UNetConfig, timestep_embedding
 
 
@@ -55,10 +54,11 @@ def test_unet_shows_the_sizes_of_every_level(levels: int, blocks: int) -> None:
 
 
 def test_training_loop_shows_all_pictures_where_they_belong() -> None:
-    shades = [torch.full((1, 8, 8), value) for value in (-0.4, 0.1, 0.2, 0.3)]
+    # Thirds of the reach of each: only seven greys are drawn.
+    shades = [torch.full((1, 8, 8), value) for value in (-1 / 3, 2.5 / 3, 4 / 3, 2.5)]
     figure = figures.training_loop(shades[0], shades[1], shades[2], shades[3], t=123)
     images = figure.axes[0].images
-    assert [round(float(image.get_array()[0, 0]), 1) for image in images] == [-0.4, 0.1, 0.2, 0.3]
+    assert [round(float(image.get_array()[0, 0]), 1) for image in images] == [-0.3, 0.3, 0.7, 1.0]
     left, right = figure.axes[0].get_xlim()
     for image in images:
         start, end, _, _ = image.get_extent()
@@ -81,6 +81,9 @@ def test_curves_and_floors_are_those_given() -> None:
     assert curve.get_ydata().tolist() == pytest.approx(loss.tolist())
     assert list(floor.get_ydata()) == [1.0, 1.0]
     assert axis.get_ylim()[0] == 0
+    for level, above in ((0.1, True), (1.0, False)):  # a label does not run into the axis
+        (text,) = figures.loss_curve(steps, loss, {"floor": level}).axes[0].texts
+        assert (text.xyann[1] > 0) is above
 
     axis = figures.loss_by_t([1, 500, 900], {"learnt": loss[:3]}, {"least": loss[1:]}).axes[0]
     labels = [text.get_text() for text in axis.get_legend().get_texts()]
@@ -97,19 +100,13 @@ def test_best_guess_marks_the_mean() -> None:
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in marked] == [(0.5, 0.75)]
 
 
-def test_predictions_puts_rows_below_each_other() -> None:
-    schedule = make_schedule("straight")
-    x0, eps = torch.randn(3, 1, 8, 8), torch.randn(3, 1, 8, 8)
-    t = torch.tensor([100, 500, 900])
-    x_t = schedule.add_noise(x0, eps, t)
-    answer = NetworkDenoiser(lambda x, t: eps - x0, schedule, "flow")(x_t, t)
-    rows = {"noisy": x_t, "original": answer.x0}
-    figure = figures.predictions(rows, [2, 1], ["a", "b", "c"])
-    assert len(figure.axes) == 6
-    shown = torch.stack([torch.as_tensor(axis.images[0].get_array()) for axis in figure.axes[3:]])
-    torch.testing.assert_close(shown, x0[:, 0], atol=1e-4, rtol=0)
-    assert figure.axes[3].get_ylabel() == "original"
-    assert [axis.get_title() for axis in figure.axes[:3]] == ["a", "b", "c"]
+def test_looks_marks_the_place_and_shows_where_each_head_looks() -> None:
+    weights = torch.full((2, 4, 4), 0.1)
+    weights[0, 1, 2] = weights[1, 1, 3] = 0.7  # from the place at the upper right
+    sheet = torch.as_tensor(np.array(figures.looks(torch.zeros(1, 8, 8), weights, [(0, 1)])))
+    cells = [sheet[4:20, 4 + 20 * i : 20 + 20 * i] for i in range(3)]
+    assert [(cell == 0).nonzero().tolist()[0] for cell in cells] == [[0, 8], [8, 0], [8, 8]]
+    assert (cells[0] == 0).sum() == 4 * 12  # a frame of one pixel around 4 × 4, drawn 2 × 2
 
 
 LINE, PICTURES = torch.linspace(-1, 1, 9), torch.rand(2, 1, 4, 4)
@@ -121,8 +118,6 @@ LINE, PICTURES = torch.linspace(-1, 1, 9), torch.rand(2, 1, 4, 4)
         (lambda: panels.clouds({"one": torch.rand(9, 2)}, (6, 3)), 1),
         (lambda: panels.lines({"one": {"a": LINE}}, LINE, (6, 3)), 1),
         (lambda: panels.histograms({"": {"one": (LINE, {"a": LINE})}}, LINE, (6, 3)), 1),
-        (lambda: figures.predictions({"one": PICTURES}, [1], "ab"), 2),
-        (lambda: figures.predictions({"one": PICTURES[:1], "two": PICTURES[1:]}, [1, 1], "a"), 2),
         (lambda: guidance.scores(LINE, [LINE], [LINE], ["one"]), 1),
         (lambda: words.similarities({"one": torch.eye(2)}, "ab"), 1),
         (lambda: quality.yardsticks({"one": PICTURES}, {"one": 1.0}, "one"), 3),

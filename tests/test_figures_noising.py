@@ -120,6 +120,17 @@ def test_two_points_has_the_same_lines_in_both_panels() -> None:
     assert {"a", "b"} <= set(texts(figure))
 
 
+def test_mixture_has_a_line_and_dots_for_each_timestep() -> None:
+    x, spots = torch.linspace(-1, 1, 9), torch.tensor([-0.5, 0.0, 0.5])
+    several = {100: x + 2, 900: x / 2 + 2}
+    averages = {100: spots, 900: spots / 2}
+    left, right = noising.mixture(x, several, several, spots, averages).axes
+    curves, dots = right.get_lines()[:2], right.get_lines()[2:]
+    assert [line.get_color() for line in curves] == [line.get_color() for line in dots]
+    assert {line.get_linestyle() for line in dots} == {"None"}
+    assert len(lines(left)) == 2 and list(dots[1].get_ydata()) == [-0.25, 0, 0.25]
+
+
 def test_ideal_shows_only_glyphs_that_weigh_something() -> None:
     pictures = torch.zeros(2, 1, 8, 8)
     weights = torch.tensor([[1.0, 0.0], [0.4, 0.03]])

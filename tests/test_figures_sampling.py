@@ -20,14 +20,16 @@ def offsets(axis: Any) -> list[np.ndarray]:
     return [np.asarray(collection.get_offsets()) for collection in axis.collections]
 
 
-def test_cloud_puts_points_where_they_are() -> None:
-    points = torch.tensor([[2.0, 1.0], [-2.0, -1.0], [9.0, 0.0]])
-    picture = draw_figure.cloud(points, followed=1, side=64, reach=3.2)
-    assert picture.shape == (1, 64, 64)
-    row, column = np.argwhere(picture[0].numpy() == -1).mean(axis=0)
-    assert abs(column - (2.0 / 3.2 + 1) * 32) < 1, "right is right"
-    assert abs(row - (1 - 1.0 / 3.2) * 32) < 2, "up is up"
-    assert (picture == 0).sum() == 1, "the other one is small, and the one far out is left out"
+def test_moment_has_states_above_guesses_in_few_greys_until_the_end() -> None:
+    states = torch.linspace(-1.5, 1.5, 2 * 64).view(2, 1, 8, 8)
+    greys = {}
+    for t in (900, 100, 0):
+        sheet = np.array(draw_figure.moment(t, states, -states))
+        cells = sheet[26:34, 4:12], sheet[26 + 34 : 34 + 34, 4:12]
+        assert (cells[0] <= 128).all() and (cells[1] >= 127).all(), "dark above, pale below"
+        greys[t] = [len(np.unique(sheet[top : top + 8, 4:24])) for top in (26, 60)]
+    assert greys[900][0] < greys[100][0] < greys[0][0]
+    assert greys[900][1] < greys[0][1]
 
 
 def test_one_step_shows_one_end_and_many() -> None:
@@ -39,6 +41,7 @@ def test_one_step_shows_one_end_and_many() -> None:
     assert [len(o) for o in offsets(left)] == [50, 1, 1, 1]
     assert [len(o) for o in offsets(right)] == [50, 30, 1, 1]
     assert np.allclose(offsets(left)[1][0], kept) and np.allclose(offsets(right)[1], fresh)
+    assert figure.legends and not any(axis.get_legend() for axis in figure.axes), "off the points"
 
 
 def test_reverse_kernels_tell_truth_and_step_apart() -> None:

@@ -245,12 +245,16 @@ def highlighted(points: Tensor, groups: Mapping[str, Tensor]) -> Any:
 
 
 def pairs(panels: Mapping[str, tuple[Tensor, Tensor]]) -> Any:
-    """Panels with two clouds of points, one blue and one orange: title -> (N, 2) and (M, 2)."""
-    figure, axes = new(1, len(panels), (6.0, 2.9), squeeze=False)
+    """Framed panels with two clouds of points, one blue, one orange: title -> (N, 2) and (M, 2)."""
+    figure, axes = new(1, len(panels), (6.4, 3.4), squeeze=False)
     for axis, (title, clouds) in zip(axes[0], panels.items()):
         colours = [colour for cloud, colour in zip(clouds, (BLUE, ORANGE)) for _ in cloud]
-        _dots(axis, torch.cat(clouds), colours, 110)
-        _square(axis, title).set_anchor("N")
+        points = torch.cat(clouds)
+        _dots(axis, points, colours, 110)
+        x, y = ((points.amax(0) + points.amin(0)) / 2).tolist()
+        half = 0.56 * float((points.amax(0) - points.amin(0)).max())
+        _square(axis, title).set(xlim=(x - half, x + half), ylim=(y - half, y + half))
+        axis.spines[:].set(visible=True, color=LIGHT)
     return figure
 
 

@@ -146,7 +146,7 @@ def cells(sides: Sequence[int], share: Sequence[float], pictures: Sequence[Tenso
     above.set(xlim=(-0.5, len(sides) - 0.5), ylim=(0, 1))
     bars = axis.bar(range(len(sides)), share, color=BLUE, width=0.6)
     axis.bar_label(
-        bars, [f"{v:.0%}" if v > 0.1 else f"{v:.1%}" for v in share], fontsize=10, padding=2
+        bars, [f"{100 * v:.{0 if v > 0.1 else 1}f} %" for v in share], fontsize=10, padding=2
     )
     numbers = [_power(side**2) for side in sides]
     axis.set_xticks(range(len(sides)), [f"{k} × {k}\n{n}\ncells" for k, n in zip(sides, numbers)])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from minidiff import plots
@@ -30,7 +32,8 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
 def _picture(axis: Any, image: Tensor, x: float, y: float, side: float, reach: float = 1) -> None:
     """A picture (1, H, W) with its lower left corner at (x, y); ±reach are white and black."""
     place = {"extent": (x, x + side, y, y + side), "aspect": "auto"}
-    plots.draw(axis, image, reach, interpolation="nearest", **place)
+    image = ((image / reach).clamp(-1, 1) * 3).round() / 3  # seven greys make a small file
+    plots.draw(axis, image, interpolation="nearest", **place)  # type: ignore[arg-type]
     box(axis, (x, y), side, side, facecolor="none", edgecolor=GREY)
 
 
@@ -106,7 +109,7 @@ def unet(sizes: Mapping[str, Size], image: Tensor, output: Tensor, embedding: in
             arrow(axis, (left[i + 1] + 5, y), (left[i + 1] + 5, below))
             arrow(axis, (65 - left[i + 1], below), (65 - left[i + 1], y))
     _middle(axis, sizes["middle2"], left[levels - 1] + width[levels - 1] - 4, 10)
-    axis.text(35, top + heights[0] / 2 + 0.6, "skip connections", color=BLUE, ha="center")
+    axis.text(35, top + heights[0] / 2 + 1.0, "skip connections", color=BLUE, ha="center")
     _ends(axis, sizes, image, output, top, left[0])
     frame = {"boxstyle": "round", "facecolor": "white", "edgecolor": GREEN}
     text = f"timestep t and text: {embedding} numbers, to every block"
@@ -181,8 +184,8 @@ def loss_curve(
     (axis,) = figure.axes
     for (label, level), colour in zip(floors.items(), (BLUE, GREEN)):
         axis.axhline(level, color=colour, linestyle="--")
-        left = ("axes fraction", "data")
-        note(axis, label, (0, level), (6, -14), xycoords=left, color=colour)
+        left, low = ("axes fraction", "data"), level - bottom < 0.15 * (float(loss.max()) - bottom)
+        note(axis, label, (0, level), (6, 4 if low else -14), xycoords=left, color=colour)
     axis.set(xlabel="updates", ylabel="mean squared error", ylim=(bottom, None))
     return figure
 
@@ -218,20 +221,23 @@ def embedding(values: Tensor) -> Any:
     return figure
 
 
-def predictions(rows: Mapping[str, Tensor], reach: Sequence[float], titles: Sequence[str]) -> Any:
-    """Rows of pictures with a name at the left and a title over each column.
+def looks(picture: Tensor, weights: Tensor, places: Sequence[tuple[int, int]]) -> Image.Image:
+    """Where some places of a picture look: a row a place, with a map for each head of attention.
 
     Args:
-        rows: name -> (n, 1, H, W).
-        reach: for each row, ±reach are white and black.
-        titles: n.
+        picture: (1, H, W) in [-1, 1].
+        weights: (heads, n, n) how much each of n = k · k places heeds each other one; H and W are
+            multiples of k.
+        places: row and column of some, from 0 to k − 1.
     """
-    count = len(titles)
-    figure, axes = new(len(rows), count, size=(7.0, 1.02 * len(rows) + 0.3), squeeze=False)
-    for line, (name, images), limit in zip(axes, rows.items(), reach):
-        for axis, image in zip(line, images):
-            plots.draw(bare(axis), image, limit)
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=11)
-    for axis, title in zip(axes[0], titles):
-        axis.set_title(title, fontsize=11)
-    return figure
+    k = math.isqrt(weights.shape[1])
+    side = picture.shape[-1] // k
+    shown = []
+    for row, column in places:
+        marked = 0.6 + 0.4 * picture  # paler, so that the frame is seen
+        patch = marked[..., row * side : (row + 1) * side, column * side : (column + 1) * side]
+        patch[..., [0, -1], :] = patch[..., [0, -1]] = -1
+        maps = weights[:, row * k + column].view(-1, 1, k, k)
+        maps = 1 - 2 * maps / maps.amax((1, 2, 3), keepdim=True)
+        shown += [marked, *maps.repeat_interleave(side, 2).repeat_interleave(side, 3)]
+    return plots.grid(shown, columns=1 + len(weights), scale=2)

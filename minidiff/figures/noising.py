@@ -245,6 +245,38 @@ def two_points(
     return figure
 
 
+def mixture(
+    x: Tensor,
+    density: Mapping[int, Tensor],
+    guess: Mapping[int, Tensor],
+    spots: Tensor,
+    averages: Mapping[int, Tensor],
+) -> Any:
+    """A known density under noise, and the best guess: by its formula, and by averaging.
+
+    Args:
+        x: (n,) noisy values.
+        density, guess: timestep -> (n,) the density of x_t, and the guess of x_0, at these values.
+        spots: (k,) noisy values where originals were averaged.
+        averages: timestep -> (k,) these averages.
+    """
+    looks = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-.")]
+    panels = {
+        "density $q(x_t)$": {f"$t$ = {t}": values for t, values in density.items()},
+        r"best guess $\hat x_0$": {f"$t$ = {t}": values for t, values in guess.items()},
+    }
+    figure = lines(panels, x, (7.0, 2.9), looks, xlabel="$x_t$")
+    curves(
+        figure.axes[1],
+        spots,
+        averages,  # type: ignore[arg-type] # the dots are in no legend, so their names may be numbers
+        [(colour, "o") for colour, _ in looks],
+        ms=5,
+    )
+    figure.axes[0].set(yticks=[], ylim=(0, None))
+    return figure
+
+
 def ideal(
     noisy: Tensor, average: Tensor, top: Tensor, weights: Tensor, titles: Sequence[str]
 ) -> Any:

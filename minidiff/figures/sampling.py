@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, new
+from minidiff import plots
+from minidiff.figures import BLUE, DARK, GREEN, GREY, LIGHT, ORANGE, bare, legend_below, new
 from minidiff.figures.panels import lines
 
 
@@ -37,7 +39,7 @@ def one_step(data: Tensor, x_t: Tensor, x0: Tensor, kept: Tensor, fresh: Tensor)
         axis.plot(*torch.stack([x_t, x0]).T, "--", color=DARK, linewidth=1, zorder=4)
         axis.scatter(*x_t, s=45, color=DARK, label="$x_t$", zorder=5)
         axis.scatter(*x0, s=110, color=BLUE, marker="*", label=r"$\hat x_0$", zorder=5)
-        axis.legend(loc="lower left", frameon=False, fontsize=12, handletextpad=0.1)
+    legend_below(figure, axes[0], fontsize=12, handletextpad=0.1)
     return figure
 
 
@@ -73,7 +75,8 @@ def paths(t: Tensor, walks: Mapping[str, Tensor], x: Tensor, density: Tensor) ->
     style = {"linewidth": 0.7, "antialiased": False}
     panels = {title: {"": states} for title, states in walks.items()}
     looks = [(ORANGE, "-")]
-    figure = lines(panels, t, (6.4, 2.8), looks, style=style, legend=False, sharey=True)
+    size = (min(3.2 * len(panels), 7.2), 2.8)
+    figure = lines(panels, t, size, looks, style=style, legend=False, sharey=True)
     shade = (density / density.max(dim=1, keepdim=True).values).T
     levels = [0.05, 0.25, 0.5, 0.75, 1.01]  # few tones keep the picture small
     for axis in figure.axes:
@@ -84,27 +87,24 @@ def paths(t: Tensor, walks: Mapping[str, Tensor], x: Tensor, density: Tensor) ->
     return figure
 
 
-def cloud(x: Tensor, followed: int = 12, side: int = 120, reach: float = 3.2) -> Tensor:
-    """Points of the plane as one grey picture; the first few of them large and black.
+def moment(t: int, states: Tensor, guesses: Tensor) -> Image.Image:
+    """One frame of an animation: where several walks are, and below what they are taken for.
+
+    In few greys, as each of them costs in a GIF: much noise is drawn in black and white.
 
     Args:
-        x: (N, 2) points; those beyond `reach` are left out.
-        followed: how many are drawn large.
-        side: pixels of the square picture.
-        reach: coordinate of its right edge.
-
-    Returns:
-        (1, side, side) in [-1, 1], white paper.
+        t: the timestep of the states.
+        states, guesses: (N, 1, H, W) in [-1, 1], or beyond, which is cut off.
     """
-    inside = x.abs().max(dim=1).values < reach * 0.98
-    place = ((x / reach + 1) / 2 * side).long()
-    picture = torch.ones(side, side)
-    column, row = place[inside].T
-    picture[side - 1 - row, column] = 0.0
-    for column, row in place[:followed][inside[:followed]].tolist():
-        top, left = max(side - 3 - row, 0), max(column - 2, 0)
-        picture[top : top + 5, left : left + 5] = -1.0
-    return picture[None]
+    of_states, of_guesses = 2 if t > 200 else 3 if t > 0 else 8, 4 if t > 0 else 8
+    rows = torch.cat([_in_greys(states, of_states), _in_greys(guesses, of_guesses)])
+    return plots.grid(rows, columns=len(states), labels=[f"t = {t}", "best guess"])
+
+
+def _in_greys(images: Tensor, count: int) -> Tensor:
+    """In so many evenly spaced greys, from -1 to 1."""
+    steps = (images.clamp(-1, 1) + 1) / 2 * (count - 1)
+    return steps.round() / (count - 1) * 2 - 1
 
 
 def field(

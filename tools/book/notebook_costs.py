@@ -4,8 +4,7 @@
     python tools/book/notebook_costs.py ... notebooks/03_noising.ipynb # only some; other rows stay
 
 Every notebook runs in a kernel of its own and is not stored. The time is that of all its cells (the
-start of the kernel included), the memory the largest that the kernel ever held. With --gpu the
-seconds go into the last column instead.
+start of the kernel included), the memory the largest that the kernel ever held.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "book" / "how_to_use.md"
 TABLE = re.compile(r"(?s)(<!-- costs -->\n).*?(<!-- end of costs -->)")
-ROW = re.compile(r"(?m)^\| \[\]\(\.\./notebooks/(\w+)\.ipynb\) \| (.*?) \| (.*?) \| (.*?) \|$")
+ROW = re.compile(r"(?m)^\| \[\]\(\.\./notebooks/(\w+)\.ipynb\) \| (.*?) \| (.*?) \|$")
 # In units of 1024 bytes on Linux, of one byte on macOS.
 PROBE = """
 import resource, sys
@@ -52,7 +51,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure what running each chapter costs.")
     parser.add_argument("machine", help='in words, for instance "two cores of an AMD EPYC"')
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
-    parser.add_argument("--gpu", action="store_true", help="this machine's times are a GPU's")
     options = parser.parse_args(arguments)
 
     page = PAGE.read_text(encoding="utf-8")
@@ -62,10 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"{PAGE} has lost its lines <!-- costs --> and <!-- end of costs -->", file=sys.stderr
         )
         return 1
-    rows = {name: [cpu, memory, gpu] for name, cpu, memory, gpu in ROW.findall(old[0])}
-    machines = re.findall(r"(?m)^(CPU|GPU): (.+)\.$", old[0])
-    names = {"CPU": "not measured", "GPU": "not measured", **dict(machines)}
-    names["GPU" if options.gpu else "CPU"] = options.machine
+    rows = {name: f"{seconds} | {memory}" for name, seconds, memory in ROW.findall(old[0])}
 
     for path in options.notebooks:
         if not path.is_file():
@@ -73,18 +68,15 @@ def main(arguments: list[str] | None = None) -> int:
     for path in options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):
         seconds, memory = cost(path)
         print(f"{path.stem}: {seconds:.0f} s, {memory:.1f} GB", flush=True)
-        row = rows.setdefault(path.stem, ["not measured"] * 3)
-        row[2 if options.gpu else 0] = f"{seconds:.0f} s"
-        if not options.gpu:
-            row[1] = f"{memory:.1f} GB"
+        rows[path.stem] = f"{seconds:.0f} s | {memory:.1f} GB"
 
-    lines = ["| chapter | on a CPU | memory | on a GPU |", "|---|---|---|---|"]
+    lines = ["| chapter | on a CPU | memory |", "|---|---|---|"]
     lines += [
-        f"| [](../notebooks/{name}.ipynb) | {' | '.join(row)} |"
+        f"| [](../notebooks/{name}.ipynb) | {row} |"
         for name, row in sorted(rows.items())
         if (ROOT / "notebooks" / f"{name}.ipynb").is_file()
     ]
-    lines += ["", f"CPU: {names['CPU']}.", f"GPU: {names['GPU']}."]
+    lines += ["", f"CPU: {options.machine}."]
     PAGE.write_text(
         TABLE.sub(lambda m: m[1] + "\n".join(lines) + "\n" + m[2], page), encoding="utf-8"
     )
