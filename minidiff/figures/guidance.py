@@ -32,7 +32,8 @@ def arrows(
     note(axis, "$x_t$", x_t, (-20, 2), fontsize=12)
     for scale, mark in zip(scales, marks, strict=True):
         axis.plot(*mark, "o", color=ORANGE, ms=6)
-        note(axis, f"{scale:g}", mark, (7, -9), fontsize=11, color=ORANGE)
+        patch = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+        note(axis, f"{scale:g}", mark, (8, -9), fontsize=11, color=ORANGE, bbox=patch)
     note(axis, "without text", without, (-10, -12), fontsize=10, color=DARK, ha="right")
     note(axis, "with text", told, (-10, 8), fontsize=10, color=BLUE, ha="right")
     axis.set_aspect("equal")
@@ -132,10 +133,10 @@ def trade_off(
         left.errorbar(place, middle, reach, capsize=2, elinewidth=1, **settings)
         right.plot(scales, variety[word], **settings)
         right.axhline(real[word], color=colour, ls=":", lw=1.2)
-    left.set(xlabel="guidance scale", ylim=(0, 1.03))
+    left.set(xlabel="guidance scale", ylim=(0, 1.03), xticks=scales)
     left.set_title("share that show their word", fontsize=10)
     highest = max(max(values) for values in [*variety.values(), list(real.values())])
-    right.set(xlabel="guidance scale", ylim=(0, 1.1 * highest))
+    right.set(xlabel="guidance scale", ylim=(0, 1.1 * highest), xticks=scales)
     right.set_title("distance between two glyphs", fontsize=10)
     left.legend(loc="lower right", frameon=False)
     return figure

@@ -101,8 +101,9 @@ def histograms(samples: Mapping[str, Tensor], mark: float, note: str) -> Any:
     bins = torch.linspace(float(ends.min()), float(ends.max()), 31).tolist()
     for (name, values), colour in zip(samples.items(), COLOURS, strict=False):
         axis.hist(values, bins=bins, color=colour, alpha=0.5, density=True, label=name)
-    axis.axvline(mark, color=DARK, ls="--", lw=1.3, label=note)
+    axis.axvline(mark, ymax=0.72, color=DARK, ls="--", lw=1.3, label=note)
     axis.set(xlabel="distance to the nearest training glyph", yticks=[])
+    axis.set_ylim(top=1.4 * axis.get_ylim()[1])  # room for the legend
     axis.spines["left"].set_visible(False)
-    axis.legend(frameon=False, fontsize=9)
+    axis.legend(loc="upper left", frameon=False, fontsize=9)
     return figure
