@@ -210,6 +210,7 @@ def test_every_failed_cell_is_reported_with_its_prose(
 # ------------------------------------------------------------------- the command
 
 
+PICTURES = ["tools/book/pictures.py", "tools/book/dials.py"]
 QUICK = ["tools/book/contents_pictures.py", "benchmarks/page.py"]
 BENCHMARKS = [f"benchmarks/{name}.py" for name in ("evaluations", "sixteen_glyphs", "strokes")]
 
@@ -230,7 +231,7 @@ class House:
         (root / "notebooks").mkdir()
         for name in ("training", "failures"):
             (root / name).write_text(f"the {name} of it", encoding="utf-8")
-        for script in ("tools/book/pictures.py", *QUICK, *BENCHMARKS):
+        for script in (*PICTURES, *QUICK, *BENCHMARKS):
             (root / script).parent.mkdir(parents=True, exist_ok=True)
             (root / script).write_text("print(1)", encoding="utf-8")
         (root / "tools" / "release").mkdir()
@@ -272,7 +273,7 @@ def test_one_command_ships_and_goes_on_where_it_stopped(
 ) -> None:
     old = read_info(house.shipped)["files"]["model.safetensors"]
     first = house.release("--yes", "--without-benchmarks")
-    assert first == ["evaluate", "tools/book/pictures.py", *QUICK]
+    assert first == ["evaluate", *PICTURES, *QUICK]
     info = read_info(house.shipped)
     new = info["files"]["model.safetensors"]
     assert new != old and info["record"]["evaluation"] == house.figures

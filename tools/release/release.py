@@ -6,7 +6,7 @@
 2. comparison   with the model that ships now; asks, and without a yes nothing is changed
 3. the model    weights, record and card into minidiff/models, the figures into README.md
 4. notebooks    those that are stale, two at a time; a cell that fails holds up no other notebook
-5. pictures     of README and book, by the model and out of the chapters
+5. pictures     of README, book and dials, by the model and out of the chapters
 6. benchmarks   of the quality (two hours of one core; --without-benchmarks), and their page
 7. report       every cell that failed, its assert, and the prose around it: true no longer
 
@@ -354,6 +354,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     release.step("the model", lambda: release.ship(figures, *texts))
     release.step("notebooks", release.run_notebooks)
     release.script("tools/book/pictures.py")
+    release.script("tools/book/dials.py")
     release.script("tools/book/contents_pictures.py", quick=True)
     if not options.without_benchmarks:
         # In this order, for the second takes cells of the first; both go on where they stopped.
