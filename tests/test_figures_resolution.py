@@ -68,7 +68,7 @@ def test_every_walk_of_jumps_ends_where_the_path_ends() -> None:
 
 
 def test_what_was_drawn_has_a_row_for_each_who_draws() -> None:
-    points = {1: torch.zeros(3, 2), 2: torch.ones(4, 2), 4: torch.ones(5, 2)}
+    points = {"1": torch.zeros(3, 2), "2": torch.ones(4, 2), "4": torch.ones(5, 2)}
     figure = few_steps.drawn({"student": points, "teacher": points}, torch.zeros(6, 2))
     drawable(figure)
     assert [axis.get_title() for axis in figure.axes] == ["1", "2", "4", "", "", ""]
