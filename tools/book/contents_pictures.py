@@ -37,6 +37,8 @@ FIGURES = {
     "11_guidance": "fig-guidance-scale",
     "12_editing": "fig-editing-sketch",
     "13_how_good": "fig-quality-yardsticks",
+    "15_high_resolution": "fig-high-both",
+    "17_fewer_steps": "fig-few-shipped",
     "18_control": "fig-control-drawn",
     "19_emoji": "fig-emoji-drawn",
 }
