@@ -64,8 +64,12 @@ def test_card_chapter_and_list_of_models_say_what_the_record_says(
     card = (SHIPPED / "README.md").read_text(encoding="utf-8")
     assert as_text(figures) in card
     chapter = nbformat.read(ROOT / "notebooks" / "13_how_good.ipynb", as_version=4)
-    printed = [o.text for c in chapter.cells for o in c.get("outputs", []) if "text" in o]
-    assert any(as_text(figures) in text for text in printed)
+    (table,) = [c.outputs[0].text for c in chapter.cells if c.id == "record"]
+    for name, key in (("guidance 1", "guidance 1"), ("guidance 3", tables.GUIDED)):
+        (line,) = re.findall(rf"(?m)^drawn, {name} +(.*)$", table)
+        row = figures["distances"][key]
+        keys = ("frechet", "precision", "recall", "specks", "edge_width")
+        assert [float(cell) for cell in line.split()] == [round(row[k], 2) for k in keys]
     (listed,) = [card for card in minidiff.pretrained() if card.name == "glyph64"]
     assert listed.quality == tables.quality(figures, record)
 

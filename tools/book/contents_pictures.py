@@ -2,7 +2,7 @@
 
     python tools/book/contents_pictures.py
 
-Writes book/_static/contents/00.png … 14.png. Of an animation the frame in the middle is taken.
+Writes book/_static/contents/00.png … 19.png. Of an animation the frame in the middle is taken.
 """
 
 from __future__ import annotations
