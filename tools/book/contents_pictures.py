@@ -37,6 +37,7 @@ FIGURES = {
     "11_guidance": "fig-guidance-scale",
     "12_editing": "fig-editing-sketch",
     "13_how_good": "fig-quality-yardsticks",
+    "14_flows": "fig-flow-straight",
     "19_emoji": "fig-emoji-drawn",
 }
 
