@@ -38,6 +38,7 @@ FIGURES = {
     "12_editing": "fig-editing-sketch",
     "13_how_good": "fig-quality-yardsticks",
     "14_flows": "fig-flow-straight",
+    "16_transformers": "fig-attention-heads",
     "19_emoji": "fig-emoji-drawn",
 }
 
