@@ -41,6 +41,7 @@ PARTS = (
     ("sixteen_glyphs", "sixteen_glyphs", "Sixteen glyphs, in turns"),
     ("study", "study", "What a setting of the training gains or loses"),
     ("captions", "captions", "Captions that name the radical"),
+    ("unet_or_dit", "unet_or_dit", "A U-Net or a transformer, at equal operations"),
     ("strokes", "strokes", "Where strokes go wrong"),
     ("quality_samplers", "evaluations", "Quality by sampler and evaluations"),
     ("quality_guidance", "evaluations", "Quality by guidance"),

@@ -21,12 +21,14 @@ from torch import nn
 
 from minidiff.autoencoder import Autoencoder, AutoencoderConfig
 from minidiff.diffusers_networks import DiffusersUNet, DiffusersUNetConfig
+from minidiff.dit import DiT, DiTConfig
 from minidiff.unet import UNet, UNetConfig
 
 #: name -> class, and class of its config.
 NETWORKS: dict[str, tuple[Any, Any]] = {
     "unet": (UNet, UNetConfig),
     "conv_autoencoder": (Autoencoder, AutoencoderConfig),
+    "dit": (DiT, DiTConfig),
     "diffusers_unet": (DiffusersUNet, DiffusersUNetConfig),
 }
 
