@@ -7,6 +7,7 @@ const MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]; // mean themselves
 const MARK = /(\[(?:PAD|UNK|CLS|SEP|MASK)\])/;
 const CHINESE =
   /[\u4E00-\u9FFF\u3400-\u4DBF\u{20000}-\u{2A6DF}\u{2A700}-\u{2B73F}\u{2B740}-\u{2B81F}\u{2B820}-\u{2CEAF}\uF900-\uFAFF\u{2F800}-\u{2FA1F}]/u;
+const BLANK = /^(?:(?!\uFEFF)[\s\x1C-\x1F\x85])*$/; // as Python strips a text
 const PUNCTUATION = /[!-/:-@[-`{-~\p{P}]/u;
 
 class WordPiece {
@@ -18,10 +19,10 @@ class WordPiece {
 
   // At most `most` numbers, [CLS] and [SEP] among them; none for a blank text.
   read(text, most = 32) {
-    if (!text.trim()) return [];
+    if (BLANK.test(text)) return [];
     const ids = [];
     // Cut before anything else: nothing behind the first few thousand letters can be read.
-    for (const part of Array.from(text.slice(0, 20000)).join("").split(MARK)) {
+    for (const part of text.slice(0, 20000).split(MARK)) {
       if (MARKS.includes(part)) ids.push(this.numbers.get(part));
       else for (const word of words(part)) ids.push(...this.pieces(word));
       if (ids.length > most) break;
