@@ -44,6 +44,7 @@ PARTS = (
     ("strokes", "strokes", "Where strokes go wrong"),
     ("quality_samplers", "evaluations", "Quality by sampler and evaluations"),
     ("quality_guidance", "evaluations", "Quality by guidance"),
+    ("play", "play", "The page that draws"),
     ("faults", "page", "Faults that were provoked"),
 )
 # What a picture shows, for those who cannot see it; drawn by `picture` of the part's module.

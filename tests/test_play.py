@@ -255,7 +255,9 @@ def test_settings_that_cannot_be_are_replaced_and_said(page: Any) -> None:
 def test_a_link_with_a_damaged_seed_draws_seed_nought_and_says_so(page: Any, seed: str) -> None:
     wanted = draw(page, "gold")
     fresh(page)
-    page.evaluate("(seed) => { location.hash = `word=gold&seed=${encodeURIComponent(seed)}`; }", seed)
+    page.evaluate(
+        "(seed) => { location.hash = `word=gold&seed=${encodeURIComponent(seed)}`; }", seed
+    )
     status(page, re.compile("drawing|done"))
     status(page)
     assert "0 is taken" in page.locator("#notice").inner_text()
@@ -409,7 +411,9 @@ def test_axe_finds_nothing_serious(there: Any, scheme: str) -> None:
     with opened(there, color_scheme=scheme, bypass_csp=True) as page:
         page.get_by_role("button", name="dragon").click()
         status(page)
-        page.evaluate("() => { for (const d of document.querySelectorAll('details')) d.open = true; }")
+        page.evaluate(
+            "() => { for (const d of document.querySelectorAll('details')) d.open = true; }"
+        )
         page.add_script_tag(content=axe.read_text(encoding="utf-8"))
         found = page.evaluate("() => axe.run()")["violations"]
         serious = [f["id"] for f in found if f["impact"] in ("serious", "critical")]

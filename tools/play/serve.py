@@ -1,6 +1,6 @@
 """Serve the built book on this machine, with the headers that let the page that draws use threads.
 
-    python tools/play/serve.py [--port 8000]
+python tools/play/serve.py [--port 8000]
 """
 
 from __future__ import annotations

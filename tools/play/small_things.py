@@ -32,7 +32,10 @@ def recorded(name: str) -> str:
             np.concatenate([to_uint8(getattr(frame, part))[0, 0].numpy() for frame in frames], 1)
             for part in ("images", "predicted")
         ]
-        walks[word] = {"t": [frame.t for frame in frames], "sheet": as_address(np.concatenate(rows))}
+        walks[word] = {
+            "t": [frame.t for frame in frames],
+            "sheet": as_address(np.concatenate(rows)),
+        }
     return f"globalThis.RECORDED = {json.dumps(walks)};\n"
 
 
