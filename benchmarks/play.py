@@ -60,7 +60,7 @@ def measure(site: Path, load: str) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
     sys.path.insert(0, str(ROOT / "tools" / "play"))
-    from serve import server  # type: ignore[import-not-found]
+    from serve import server
 
     with sync_playwright() as playwright, server(site) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()

@@ -19,6 +19,7 @@ from PIL import Image
 
 import minidiff
 from helpers import ROOT
+from minidiff.glyphs import glyph_images, load_glyphs
 from minidiff.plots import to_uint8
 from playing import INSTEAD, browser, built_site, served
 
@@ -154,7 +155,7 @@ def test_the_whole_way_is_that_of_python_and_can_be_gone_back(page: Any) -> None
     python = pipeline("glyph64")
     choose(page, "glyph64")
     assert difference(draw(page, "gold"), python("gold", seed=0)) <= 0.02
-    how = {"sampler": "ddim", "num_inference_steps": 8, "guidance_scale": 5.0}
+    how: dict[str, Any] = {"sampler": "ddim", "num_inference_steps": 8, "guidance_scale": 5.0}
     found = draw(page, "water", sampler="ddim", steps=8, guidance=5, negative="fire", seed=3)
     frames = list(python.steps("water", seed=3, negative_prompt="fire", **how))
     assert difference(found, frames[-1].images) <= 0.02
@@ -199,8 +200,8 @@ def test_nearest_glyphs_have_their_meaning(page: Any) -> None:
     lines.nth(4).wait_for(timeout=LONG)
     assert all(re.fullmatch(r"(?s).\s*\S.*\(0\.\d\d\)", line) for line in lines.all_inner_texts())
     # A real glyph is nearest to itself.
-    grey = (minidiff.glyphs.glyph_images(64)[8000, 0].float() / 127.5 - 1).flatten().tolist()
-    char = minidiff.glyphs.load_glyphs()[8000].char
+    grey = (glyph_images(64)[8000, 0].float() / 127.5 - 1).flatten().tolist()
+    char = load_glyphs()[8000].char
     near = page.evaluate("(x) => NEAREST.to(Float32Array.from(x))[0]", grey)
     assert near["char"] == char and near["distance"] < 0.05
     page.locator("#real summary").click()
@@ -340,7 +341,7 @@ def test_without_webassembly_recorded_words_still_play(there: Any) -> None:
         assert "no WebAssembly" in page.locator("#notice").inner_text()
         page.get_by_role("button", name="dragon").click()
         status(page)
-        assert page.locator("#moment").inner_text().endswith("t = 0") or drawn(page).std() > 20
+        assert drawn(page).std() > 20
 
 
 def test_without_storage_it_draws(there: Any) -> None:
@@ -395,7 +396,6 @@ def test_it_fits_a_phone_and_follows_the_dark(there: Any) -> None:
         page.evaluate("() => { document.getElementById('more').open = true; }")
         page.get_by_role("button", name="dragon").click()
         status(page)
-        page.locator("#four").check()
         widest = "() => document.documentElement.scrollWidth"
         assert page.evaluate(widest) <= 390
         colour = "() => getComputedStyle(document.body).backgroundColor"
@@ -421,6 +421,8 @@ def test_axe_finds_nothing_serious(there: Any, scheme: str) -> None:
 
 
 def test_fifty_drawings_take_no_more_memory(there: Any) -> None:
+    from playwright.sync_api import expect
+
     psutil = pytest.importorskip("psutil")
     with opened(there) as page:
         session = there.browser.new_browser_cdp_session()
@@ -435,8 +437,8 @@ def test_fifty_drawings_take_no_more_memory(there: Any) -> None:
         used = []
         for count in range(60):
             page.locator("#another").click()
-            status(page, re.compile("drawing"))
-            status(page)
+            drawn_as = re.compile(rf"seed={count + 1}(&|$)")  # the link is set when it is done
+            expect(page.locator("#link")).to_have_attribute("href", drawn_as, timeout=LONG)
             if count in (9, 59):
                 used.append(memory())
         assert used[1] <= used[0] + 30, used

@@ -115,7 +115,10 @@ def test_every_step_of_a_walk_is_that_of_the_package(page: Any, sampler: str, st
     generator = torch.Generator().manual_seed(0)
     torch.randn(1, 1, 1, 32, generator=generator)  # x_T
     wanted = list(samplers.sample_steps(denoiser, x_T, sampler, steps, generator))
-    given = {"x": x_T.flatten().tolist(), "noises": [z.flatten().tolist() for z in noises]}
+    given: dict[str, Any] = {
+        "x": x_T.flatten().tolist(),
+        "noises": [z.flatten().tolist() for z in noises],
+    }
     given |= {"grid": schedule.timesteps(steps), "sampler": sampler, "scale": 3.0}
     found = page.evaluate(WALK, {**given, "range": [-1.5, 0.7]})
     assert [step["t"] for step in found] == [step.t for step in wanted]

@@ -63,7 +63,8 @@ def build(into: Path, instead: dict[str, str] | None = None) -> None:
     install()
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir()
-    files, about = {}, {}
+    files: dict[str, list[dict[str, Any]]] = {}
+    about: dict[str, dict[str, Any]] = {}
     for name in [name for name in MODELS if name in folders]:
         graph, about[name] = network(name, folders[name])
         files[name] = parts(data, name, graph)

@@ -23,13 +23,15 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 class Quiet(Handler):
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Nothing: for tests."""
 
 
 def server(folder: Path, port: int = 0, handler: type[Handler] = Quiet) -> ThreadingHTTPServer:
     """Of a folder, for this machine alone; port 0 takes a free one."""
-    return ThreadingHTTPServer(("127.0.0.1", port), functools.partial(handler, directory=folder))
+    return ThreadingHTTPServer(
+        ("127.0.0.1", port), functools.partial(handler, directory=str(folder))
+    )
 
 
 def main() -> None:

@@ -41,9 +41,9 @@ const NEAREST = (() => {
       distances[glyph] = Math.sqrt(sum / (SIDE * SIDE)) / 7.5;
     }
     const order = Array.from(distances.keys()).sort((a, b) => distances[a] - distances[b]);
-    const letters = Array.from(ATLAS.chars);
-    return order.slice(0, count).map((i) => ({ char: letters[i], meaning: ATLAS.definitions[i], distance: distances[i] }));
+    const [letters, meanings] = [Array.from(ATLAS.chars), ATLAS.definitions.split("\n")];
+    return order.slice(0, count).map((i) => ({ char: letters[i], meaning: meanings[i], distance: distances[i] }));
   }
 
-  return { ready, to, bytes: () => FILES.bytes(names) + 3_000_000 };
+  return { ready, to };
 })();

@@ -243,6 +243,7 @@
     pictures.following = false;
     frames.forEach((frame) => pictures.take(frame));
     finished();
+    element("took").textContent = "recorded: glyph64 in 20 steps";
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) pictures.show(frames.length - 1);
     else {
       pictures.show(0);
