@@ -15,6 +15,7 @@ import statistics
 import sys
 import threading
 import time
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def measure(site: Path, load: str) -> dict[str, Any]:
     sys.path.insert(0, str(ROOT / "tools" / "play"))
     from serve import server
 
-    with sync_playwright() as playwright, server(site) as served:
+    # Without the headers of `make serve`: one thread, as from any host of pages.
+    with sync_playwright() as playwright, server(site, 0, SimpleHTTPRequestHandler) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
         here = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=here, args=["--no-sandbox"])
@@ -76,8 +78,6 @@ def measure(site: Path, load: str) -> dict[str, Any]:
 def timed(browser: Any, address: str, disk: str) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     context = browser.new_context()
-    # One thread: `make serve` would allow more.
-    context.add_init_script("Object.defineProperty(globalThis, 'crossOriginIsolated', {value: 0})")
     page, answers = context.new_page(), list[Any]()
     page.on("response", answers.append)
     page.goto(address, wait_until="networkidle")

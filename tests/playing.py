@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,16 @@ def built_site() -> Path:
     return site
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    """As any host of pages serves it, so with one thread."""
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """The address of a folder, as `make serve` serves it."""
-    server = load_script("tools/play/serve.py").server(folder)
+    """The address of a folder."""
+    server = load_script("tools/play/serve.py").server(folder, handler=Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -29,7 +29,7 @@ WORDS = (
     "old woman", "fire", "tree", "heart", "moon", "to run", "a kind of jade", "rain", "mountain",
     "silk", "sword", "mouth, hand radical",
 )  # fmt: skip
-LONG = 120_000  # milliseconds, for a loaded machine
+LONG = 280_000  # milliseconds, for a loaded machine
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ MODELS = ("glyph64-fast", "glyph64", "glyph128")  # those the page knows what to
 BITS = 7  # of the text encoder's weights: 3 MB less, and its words hardly move
 PART = 2_000_000  # bytes: what is lost when a download breaks off
 RUNTIME = Path("node_modules", "onnxruntime-web", "dist")
+MAKERS = ("build_play.py", "onnx_graphs.py", "small_things.py", "package-lock.json")
 # The worker's script: the runtime's, then ours.
 WORKER = ("noise.js", "wordpiece.js", "sampling.js", "worker.js")
 
@@ -54,7 +55,8 @@ def build(into: Path, instead: dict[str, str] | None = None) -> None:
     if not (into / "index.html").is_file():
         sys.exit(f"{into} holds no index.html: build the book first, or give --into")
     folders = {**shipped(), **{name: Path(path) for name, path in (instead or {}).items()}}
-    stamp = digest(*sorted(TOOLS.glob("*.*")), *(PAGE / name for name in WORKER), *folders.values())
+    sources = [*(TOOLS / name for name in MAKERS), *(PAGE / name for name in WORKER)]
+    stamp = digest(*sources, *folders.values())
     data = into / "data"
     if (data / "stamp").is_file() and (data / "stamp").read_text(encoding="utf-8") == stamp:
         print("The page that draws is up to date.")
@@ -70,8 +72,7 @@ def build(into: Path, instead: dict[str, str] | None = None) -> None:
         files[name] = parts(data, name, graph)
     files["encoder"] = parts(data, "encoder", encoder())
     files["vocabulary"] = parts(data, "vocabulary", vocabulary())
-    wasm = (WORK / RUNTIME / "ort-wasm-simd-threaded.wasm").read_bytes()
-    files["runtime"] = parts(data, "runtime", packed(wasm))
+    files["runtime"] = parts(data, "runtime", made("runtime", digest(TOOLS / MAKERS[-1]), runtime))
     glyphs = made("real_glyphs", digest(TOOLS / "small_things.py"), real_glyphs)
     files["real_glyphs"] = parts(data, "real_glyphs", glyphs)
     say(data / "play.js", "PLAY", {"files": files, "models": about, "radicals": radicals()})
@@ -146,6 +147,10 @@ def encoder() -> bytes:
     from minidiff.encoder_files import MINILM_SHA256
 
     return made("encoder", digest(TOOLS / "onnx_graphs.py") + MINILM_SHA256[:8], graph)
+
+
+def runtime() -> bytes:
+    return packed((WORK / RUNTIME / "ort-wasm-simd-threaded.wasm").read_bytes())
 
 
 def vocabulary() -> bytes:

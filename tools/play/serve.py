@@ -14,7 +14,7 @@ from pathlib import Path
 BOOK = Path(__file__).resolve().parents[2] / "_build" / "html"
 
 
-class Handler(SimpleHTTPRequestHandler):
+class Threaded(SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         # Threads share memory, which browsers allow only where no other site is let in.
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
@@ -22,12 +22,9 @@ class Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
 
-class Quiet(Handler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: for tests."""
-
-
-def server(folder: Path, port: int = 0, handler: type[Handler] = Quiet) -> ThreadingHTTPServer:
+def server(
+    folder: Path, port: int = 0, handler: type[SimpleHTTPRequestHandler] = Threaded
+) -> ThreadingHTTPServer:
     """Of a folder, for this machine alone; port 0 takes a free one."""
     return ThreadingHTTPServer(
         ("127.0.0.1", port), functools.partial(handler, directory=str(folder))
@@ -40,7 +37,7 @@ def main() -> None:
     port = parser.parse_args().port
     if not (BOOK / "index.html").is_file():
         sys.exit("there is no built book: make book")
-    with server(BOOK, port, Handler) as served:
+    with server(BOOK, port) as served:
         print(f"The book: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
         try:
             served.serve_forever()
