@@ -109,9 +109,9 @@ def fresh(page: Any) -> None:
     """The page as it is at first, with the word emptied; what is loaded stays."""
     choose(page, first(page))
     page.locator("#four").set_checked(False)
-    for name, value in {"word": "", "seed": "0", "negative": ""}.items():
-        if page.locator(f"#{name}").is_enabled():
-            page.locator(f"#{name}").fill(value)
+    page.locator("#negative").evaluate("(field) => { field.value = ''; }")  # a student has none
+    for name, value in {"word": "", "seed": "0"}.items():
+        page.locator(f"#{name}").fill(value)
     page.locator("#radical").select_option("")
     status(page, "ready")
 
