@@ -79,7 +79,7 @@ def timed(browser: Any, address: str, disk: str) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     context = browser.new_context()
     page, answers = context.new_page(), list[Any]()
-    page.on("response", answers.append)
+    page.on("response", lambda answer: answers.append(answer))
     page.goto(address, wait_until="networkidle")
     before = sum(len(answer.body()) for answer in answers)
     seconds["recorded"] = wait(page, lambda: page.get_by_role("button", name="dragon").click())
