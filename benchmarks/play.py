@@ -57,6 +57,10 @@ def section(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
 def measure(site: Path, load: str) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
@@ -64,7 +68,7 @@ def measure(site: Path, load: str) -> dict[str, Any]:
     from serve import server
 
     # Without the headers of `make serve`: one thread, as from any host of pages.
-    with sync_playwright() as playwright, server(site, 0, SimpleHTTPRequestHandler) as served:
+    with sync_playwright() as playwright, server(site, 0, Quiet) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
         here = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=here, args=["--no-sandbox"])
@@ -79,7 +83,7 @@ def timed(browser: Any, address: str, disk: str) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     context = browser.new_context()
     page, answers = context.new_page(), list[Any]()
-    page.on("response", lambda answer: answers.append(answer))
+    page.on("response", lambda answer: answers.extend([answer]))
     page.goto(address, wait_until="networkidle")
     before = sum(len(answer.body()) for answer in answers)
     seconds["recorded"] = wait(page, lambda: page.get_by_role("button", name="dragon").click())

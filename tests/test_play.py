@@ -291,7 +291,7 @@ def test_little_is_loaded_before_the_first_word_and_nothing_a_second_time(there:
     context = there.browser.new_context()
     page, answers, asked = context.new_page(), list[Any](), list[str]()
     context.on("request", lambda request: asked.append(request.url))
-    page.on("response", lambda answer: answers.append(answer))
+    page.on("response", lambda answer: answers.extend([answer]))
     page.goto(there.address, wait_until="networkidle")
     assert 0 < sum(len(answer.body()) for answer in answers) <= 1_000_000
     cost = page.locator("#cost").inner_text()
