@@ -21,7 +21,7 @@ class Pictures {
     if (this.place.querySelectorAll("canvas").length !== wanted) {
       this.place.replaceChildren();
       for (let i = 0; i < count; i++) {
-        this.add("drawn glyph", both ? "x\u209C, still noisy" : "");
+        this.add("drawn glyph", both ? "x\u209C" : "");
         if (both) this.add("what the network takes it for", "the guess");
       }
     }
