@@ -5,7 +5,8 @@ STAMP := .venv/.installed
 RUN := .venv/bin/python
 
 help:
-	@echo "make book       build the book into _build/html (10 seconds)"
+	@echo "make book       build the book into _build/html (10 seconds; the first time some minutes)"
+	@echo "make serve      serve the built book on this machine"
 	@echo "make test       ruff, mypy, the tests, and every notebook run anew (about 12 minutes)"
 	@echo "make lint       ruff, mypy and make audit alone"
 	@echo "make audit      ask PyPI whether a pinned package has a known vulnerability"
@@ -36,24 +37,29 @@ $(STAMP): pyproject.toml constraints.txt
 	  fi; \
 	  echo "  Another Python: make PYTHON=/path/to/python3"; exit 1; \
 	fi >&2; \
-	echo "Installing into .venv with $$p: some 230 packages, 3 to 10 minutes, 2.5 GB on disk."; \
-	echo "To download: about 420 MB on macOS and 560 MB on Linux with a CPU build of torch; the"; \
+	echo "Installing into .venv with $$p: some 240 packages, 3 to 10 minutes, 2.8 GB on disk."; \
+	echo "To download: about 540 MB on macOS and 680 MB on Linux with a CPU build of torch; the"; \
 	echo "build that PyPI has for Linux carries CUDA: 3.1 GB, and more on disk (pytorch.org tells"; \
 	echo "which PIP_EXTRA_INDEX_URL gives the CPU build). What pip has cached is not fetched again."; \
 	echo "Afterwards make test takes about 12 minutes on 2 cores, make book 10 seconds."; \
 	clear=; $(RUN) -c "" 2>/dev/null || clear=--clear; "$$p" -m venv $$clear .venv
 	@$(RUN) -m pip install -q setuptools wheel -c constraints.txt
-	$(RUN) -m pip install --no-build-isolation -e ".[notebooks,book,test,data,trackers]" \
+	$(RUN) -m pip install --no-build-isolation -e ".[notebooks,book,play,test,data,trackers]" \
 	  -c constraints.txt
 	@pwd -P > $(STAMP)
 
 book: $(STAMP)
-	@echo "Building the book: 10 seconds, nothing to download."
+	@echo "Building the book: 10 seconds. The first time some minutes more, for the page that draws,"
+	@echo "and 35 MB to download, from npm's registry."
 	$(RUN) .venv/bin/jupyter-book build . -W -n --keep-going
+	$(RUN) tools/play/build_play.py
 	@echo "The book's first page: _build/html/index.html"
 
+serve: $(STAMP)
+	$(RUN) tools/play/serve.py
+
 test: lint
-	@echo "Testing: about 12 minutes on 2 cores, nothing to download."
+	@echo "Testing: about 15 minutes on 2 cores; the page that draws is built for it, as in make book."
 	OMP_NUM_THREADS=1 PYTHONWARNDEFAULTENCODING=1 $(RUN) -m pytest -n 2 --dist loadfile
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --nbval notebooks \
 	  --nbval-cell-timeout 600 --timeout 660
@@ -75,4 +81,4 @@ clean:
 	find minidiff tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 	@if [ -e $(STAMP) ]; then echo "rm -rf .venv"; rm -rf .venv; fi
 
-.PHONY: help book test lint audit notebooks clean
+.PHONY: help book serve test lint audit notebooks clean

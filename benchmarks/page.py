@@ -47,6 +47,7 @@ PARTS = (
     ("quality_guidance", "evaluations", "Quality by guidance"),
     ("students", "students", "Few evaluations: a student and its teacher"),
     ("size128", "size128", "Three ways to 128 × 128"),
+    ("play", "play", "The page that draws"),
     ("faults", "page", "Faults that were provoked"),
 )
 # What a picture shows, for those who cannot see it; drawn by `picture` of the part's module.

@@ -1,0 +1,75 @@
+"""A browser for the tests of the page that draws, and the page itself, built and served."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from helpers import ROOT, load_script
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+REMEDY = "no Chromium: apt install chromium, or: python -m playwright install chromium"
+# Models that do not ship yet, to be tried: NAME=DIR, with a comma between two.
+INSTEAD = dict(
+    pair.split("=", 1) for pair in os.environ.get("MINIDIFF_PLAY", "").split(",") if pair
+)
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Chromium without a window, or a skipped test that says how to get it."""
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    with api.sync_playwright() as playwright:
+        here = next(filter(None, map(shutil.which, NAMES)), None)
+        if here is None and not Path(playwright.chromium.executable_path).is_file():
+            pytest.skip(REMEDY)
+        # A process of root has no sandbox; nothing but our own pages is opened.
+        opened = playwright.chromium.launch(executable_path=here, args=["--no-sandbox"])
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def built_site() -> Path:
+    """A folder like the built book's, as far as the page needs it; built once, then kept."""
+    pytest.importorskip("onnxscript", reason='no onnxscript: pip install -e ".[play]"')
+    site = ROOT / "_build" / "play" / "site"
+    sys.path.insert(0, str(ROOT / "tools" / "play"))  # its scripts import each other
+    site.mkdir(parents=True, exist_ok=True)
+    with FileLock(site / "lock"):
+        for name in ("play", "players", "atlas"):
+            shutil.copytree(
+                ROOT / "book" / "_static" / name, site / "_static" / name, dirs_exist_ok=True
+            )
+        load_script("tools/play/build_play.py").build(site / "_static" / "play", INSTEAD)
+    return site
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """As any host of pages serves it, so with one thread."""
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder."""
+    server = load_script("tools/play/serve.py").server(folder, handler=Quiet)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/_static/play/index.html"
+    finally:
+        server.shutdown()
+        server.server_close()
