@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 REMEDY = (
     "needs Playwright for Python and Chromium: pip install playwright, and then "
     "apt install chromium or playwright install chromium"
@@ -25,13 +26,14 @@ def chromium() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
         try:
             # The sandbox wants rights that containers lack; the pages are our own.
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-            )
+            here = next(filter(None, map(shutil.which, NAMES)), None)
+            browser = playwright.chromium.launch(executable_path=here, args=["--no-sandbox"])
         except sync_api.Error as error:
             pytest.skip(f"{REMEDY} ({str(error).splitlines()[0]})")
-        yield browser
-        browser.close()
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 def run_javascript(files: Sequence[Path], body: str, given: Any = None) -> Any:

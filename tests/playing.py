@@ -1,4 +1,4 @@
-"""A browser for the tests of the page that draws, and the page itself, built and served."""
+"""The page that draws, built and served, for its tests."""
 
 from __future__ import annotations
 
@@ -10,35 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from helpers import ROOT, load_script
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-REMEDY = "no Chromium: apt install chromium, or: python -m playwright install chromium"
+AXE = ROOT / "_build" / "play" / "node_modules" / "axe-core" / "axe.min.js"  #: once it is built
 # Models that do not ship yet, to be tried: NAME=DIR, with a comma between two.
 INSTEAD = dict(
     pair.split("=", 1) for pair in os.environ.get("MINIDIFF_PLAY", "").split(",") if pair
 )
-
-
-@contextmanager
-def browser() -> Iterator[Any]:
-    """Chromium without a window, or a skipped test that says how to get it."""
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    with api.sync_playwright() as playwright:
-        here = next(filter(None, map(shutil.which, NAMES)), None)
-        if here is None and not Path(playwright.chromium.executable_path).is_file():
-            pytest.skip(REMEDY)
-        # A process of root has no sandbox; nothing but our own pages is opened.
-        opened = playwright.chromium.launch(executable_path=here, args=["--no-sandbox"])
-        try:
-            yield opened
-        finally:
-            opened.close()
 
 
 def built_site() -> Path:

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 import minidiff
-from helpers import ROOT
+from browser import chromium
 from minidiff.glyphs import glyph_images, load_glyphs
 from minidiff.plots import to_uint8
-from playing import INSTEAD, browser, built_site, served
+from playing import AXE, INSTEAD, built_site, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 WORDS = (
@@ -40,7 +40,7 @@ def site() -> Path:
 @pytest.fixture(scope="module")
 def there(site: Path) -> Iterator[Any]:
     """A browser, and the addresses of the page: served, and on the disk."""
-    with browser() as opened, served(site) as address:
+    with chromium() as opened, served(site) as address:
         disk = (site / "_static" / "play" / "index.html").as_uri()
         yield SimpleNamespace(browser=opened, address=address, disk=disk)
 
@@ -407,14 +407,13 @@ def test_it_fits_a_phone_and_follows_the_dark(there: Any) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(there: Any, scheme: str) -> None:
-    axe = ROOT / "_build" / "play" / "node_modules" / "axe-core" / "axe.min.js"
     with opened(there, color_scheme=scheme, bypass_csp=True) as page:
         page.get_by_role("button", name="dragon").click()
         status(page)
         page.evaluate(
             "() => { for (const d of document.querySelectorAll('details')) d.open = true; }"
         )
-        page.add_script_tag(content=axe.read_text(encoding="utf-8"))
+        page.add_script_tag(content=AXE.read_text(encoding="utf-8"))
         found = page.evaluate("() => axe.run()")["violations"]
         serious = [f["id"] for f in found if f["impact"] in ("serious", "critical")]
         assert not serious, found

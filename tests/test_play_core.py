@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from browser import chromium
 from helpers import ROOT
 from minidiff import samplers
 from minidiff.denoisers import Guided, NetworkDenoiser
@@ -19,7 +20,6 @@ from minidiff.encoder_files import locate
 from minidiff.glyphs import load_glyphs
 from minidiff.schedules import make_schedule
 from minidiff.text import TextEncoder
-from playing import browser
 
 PLAY = ROOT / "book" / "_static" / "play"
 ODD = [
@@ -38,7 +38,7 @@ ODD = [
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Any]:
-    with browser() as opened:
+    with chromium() as opened:
         page = opened.new_page()
         for name in ("noise.js", "wordpiece.js", "sampling.js"):
             page.add_script_tag(content=(PLAY / name).read_text(encoding="utf-8"))
