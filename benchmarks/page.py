@@ -59,7 +59,7 @@ PICTURES = {
     "quality_guidance": "By guidance. Left: the shares of words and of radicals that are right. "
     "Right: the distance from real glyphs.",
     "students": "By evaluations of the network, a student and its teacher. Left: the distance from "
-    "real glyphs. Right: the share of words that are shown.",
+    "real glyphs. Right: recall, how much of their variety is there.",
 }
 COMMANDS = {"faults": "tests/faults/run.py"}  # else benchmarks/<module>.py
 MISSING = {"gpu": "Not yet measured on a GPU: "}

@@ -277,13 +277,13 @@ def _study() -> str:
 
 
 def picture(result: dict[str, Any]) -> Any:
-    """Excess and words by evaluations: the student and its teacher."""
+    """Excess and recall by evaluations: the student and its teacher."""
     from minidiff.figures import BLUE, ORANGE, new
 
     figure, axes = new(1, 2, size=(7.0, 2.9))
     measures = {
         "excess Fréchet distance": lambda row: row["excess"],
-        "20 words right, %": lambda row: 100 * row["words"]["mean"],
+        "recall": lambda row: row["recall"],
     }
     for axis, (label, value) in zip(axes, measures.items()):
         for who, colour in (("student", ORANGE), ("teacher", BLUE)):
@@ -294,8 +294,9 @@ def picture(result: dict[str, Any]) -> Any:
         axis.set(xlabel="evaluations of the network", ylabel=label, xscale="log")
         axis.set(xticks=ticks, xticklabels=ticks)
         axis.minorticks_off()
-    axes[0].set(yscale="log")
-    axes[1].set(ylim=(0, 102))
+    axes[0].set(yscale="log", yticks=(2, 4, 8, 16, 32), yticklabels=(2, 4, 8, 16, 32))
+    axes[0].minorticks_off()
+    axes[1].set(ylim=(0, 0.8))
     axes[1].legend(frameon=False, loc="lower right")
     return figure
 
