@@ -175,10 +175,10 @@ def study(
     return row
 
 
-def add(name: str, key: str, row: Any) -> None:
-    path = RESULTS / f"{name}.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write(name, {**before, key: row})
+def add(way: str, row: Any) -> None:
+    path = RESULTS / "students_study.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
+    write("students_study", {"machine": machine(), "rows": {**rows, way: row}})
 
 
 def compare(student: str, judge: Judge, samples: int) -> None:
@@ -256,7 +256,7 @@ def section(result: dict[str, Any]) -> str:
 
 def _study() -> str:
     """Which way of teaching was chosen, and by what."""
-    rows = json.loads((RESULTS / "students_study.json").read_text(encoding="utf-8"))
+    rows = json.loads((RESULTS / "students_study.json").read_text(encoding="utf-8"))["rows"]
     lines = [
         "Ways of teaching, each from the teacher's weights on as many glyphs: the excess after 1, "
         "2, 4 and 8 evaluations, the 20 words after 4. Repeat a row with `python "
@@ -316,7 +316,7 @@ def main() -> None:
     for way in asked.study:
         more = {"learning_rate": asked.rate, "compile": asked.compile}
         row = study(way, judge, asked.images, asked.batch, asked.runs, **more)
-        add("students_study", way, row)
+        add(way, row)
     if asked.student:
         compare(asked.student, judge, asked.samples)
 

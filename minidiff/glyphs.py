@@ -29,7 +29,7 @@ from minidiff.cache import cached
 from minidiff.captions import RARE, RARE_SHARES, SHARES, named_prompts, prompts_of, split_senses
 from minidiff.schedules import whole_number
 
-DATA = Path(__file__).resolve().parent / "data"
+DATA = Path(__file__).resolve().parent / "data"  #: the folder of what ships beside the models
 TABLE = DATA / "glyphs.tsv.xz"
 FONT = DATA / "NotoSansSC-subset.otf"
 SPLITS = ("train", "test", "all")

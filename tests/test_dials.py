@@ -69,7 +69,7 @@ def dials_of(path: Path) -> list[str]:
     else:
         text = path.read_text(encoding="utf-8")
     return re.findall(
-        r'<div class="dial"[^>]*>\n\n!\[[^\]]{30,}\]\([^)]*_static/dials/\w+\.png\)', text
+        r'<div class="dial"[^>]*>\n\n!\[[^\]]{30,}\]\([^)]*_static/(?:dials/)?\w+\.png\)', text
     )
 
 

@@ -130,12 +130,13 @@ def test_the_player_has_the_landscape_of_the_chapter() -> None:
     assert block
     spots = [[float(v) for v in row.split(",")] for row in re.findall(r"\[([-\d., ]+)\]", block[1])]
     chapter = Path(__file__).parents[1] / "notebooks" / "08_conditioning.ipynb"
-    found = re.search(
-        r"joint = Mixture\(\\n\",(.+?)\n\s+\"\)", chapter.read_text(encoding="utf-8"), re.S
+    text = chapter.read_text(encoding="utf-8")
+    lines = (r'"one, other = (.+)', r'"means = torch\.tensor\((.+)\)')
+    covariances, means = (
+        [float(v) for v in re.findall(r"-?\d+\.\d+", re.findall(line, text)[0])] for line in lines
     )
-    assert found
-    numbers = [float(v) for v in re.findall(r"-?\d+\.\d+", found[1])]
-    weights, means, covariances = numbers[:2], numbers[2:6], numbers[6:]
+    assert "joint = Mixture(torch.ones(2) / 2, means, torch.tensor([one, other]))" in text
+    weights = [0.5, 0.5]
     for k, spot in enumerate(spots):
         (xx, xy, _, yy) = covariances[4 * k : 4 * k + 4]
         assert spot == [weights[k], *means[2 * k : 2 * k + 2], xx, xy, yy]

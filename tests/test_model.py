@@ -264,8 +264,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
         lambda f: edit(f, lambda i: i.update(version=3), rehash=True), "version 3", "install",
     ),
     "an unknown network": (
-        lambda f: edit(f, lambda i: i["model"].update(dit=i["model"].pop("unet")), rehash=True),
-        "unknown network 'dit'", "known are unet",
+        lambda f: edit(f, lambda i: i["model"].update(cnn=i["model"].pop("unet")), rehash=True),
+        "unknown network 'cnn'", "known are unet",
     ),
     "an unknown space": (
         lambda f: edit(f, lambda i: i["model"].update(code=i["model"].pop("pixels")), rehash=True),

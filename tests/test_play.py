@@ -19,6 +19,7 @@ from PIL import Image
 
 import minidiff
 from browser import chromium
+from helpers import load_script
 from minidiff.glyphs import glyph_images, load_glyphs
 from minidiff.plots import to_uint8
 from playing import AXE, INSTEAD, built_site, served
@@ -182,6 +183,37 @@ def test_the_second_stage_sharpens_as_python_does(page: Any) -> None:
     fresh(page)
 
 
+def test_only_a_whole_picture_is_sharpened_and_typing_goes_before(page: Any) -> None:
+    from playwright.sync_api import expect
+
+    if "glyph128" not in models(page):
+        pytest.skip("glyph128 does not ship yet")
+    small = draw(page, "fish", seed=2)
+    # A letter typed just before the click is not drawn over what is sharpened.
+    page.evaluate("""() => {
+        const field = document.getElementById("word");
+        field.value = "gold";
+        field.dispatchEvent(new Event("input", { bubbles: true }));
+        document.getElementById("sharpen").click();
+    }""")
+    status(page)
+    large = drawn(page)
+    assert large.shape == (1, 128, 128)
+    halved = large.reshape(64, 2, 64, 2).mean((1, 3))
+    assert np.abs(halved - small[0]).mean() / 255 < 0.1
+    # One that is broken off swallows nothing of what comes after it.
+    draw(page, "fish")
+    page.get_by_role("button", name="Sharpen").click()
+    page.wait_for_timeout(300)
+    assert draw(page, "\N{CJK UNIFIED IDEOGRAPH-91D1}").shape == (1, 64, 64)
+    assert "reads English" in page.locator("#notice").inner_text()
+    choose(page, "glyph64")
+    page.locator("#steps").fill("200")
+    expect(page.locator("#moment")).to_have_text(re.compile("of 200"), timeout=LONG)
+    expect(page.locator("#after")).to_be_hidden()
+    fresh(page)
+
+
 def test_a_saved_file_holds_what_is_drawn(page: Any) -> None:
     found = draw(page, "moon", seed=5)
     with page.expect_download() as download:
@@ -278,6 +310,33 @@ def test_a_link_leads_to_the_same_drawing(there: Any, page: Any) -> None:
 
 
 # ------------------------------------------------------------------- in what surroundings
+
+
+def test_a_drawing_part_that_fails_begins_anew(there: Any) -> None:
+    break_once = """
+        const Whole = Worker;
+        globalThis.Worker = function () {
+            globalThis.Worker = Whole;
+            return new Whole(URL.createObjectURL(new Blob(["throw new Error('torn')"])));
+        };
+    """
+    with opened(there, script=break_once) as page:
+        page.get_by_label("Word", exact=True).fill("gold")
+        status(page, "stopped")
+        assert "torn" in page.locator("#notice").inner_text()
+        page.get_by_role("button", name="Try again").click()
+        status(page)
+        assert drawn(page).std() > 50
+
+
+def test_a_port_that_is_taken_is_said(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = load_script("tools/play/serve.py")
+    monkeypatch.setattr(serve, "BOOK", site / "_static" / "play")
+    with serve.server(site) as taken:
+        port = taken.server_port
+        monkeypatch.setattr("sys.argv", ["serve.py", "--port", str(port)])
+        with pytest.raises(SystemExit, match=rf"port {port}: .* --port {port + 1}$"):
+            serve.main()
 
 
 def test_from_disk_it_draws_the_same(there: Any, page: Any) -> None:
