@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 help:
 	@echo "make book       build the book into _build/html (10 seconds; the first time some minutes)"
 	@echo "make serve      serve the built book on this machine"
-	@echo "make test       ruff, mypy, the tests, and every notebook run anew (about 12 minutes)"
+	@echo "make test       ruff, mypy, the tests, and every notebook run anew (about 15 minutes)"
 	@echo "make lint       ruff, mypy and make audit alone"
 	@echo "make audit      ask PyPI whether a pinned package has a known vulnerability"
 	@echo "make notebooks  run the notebooks whose code or package has changed"
@@ -41,7 +41,7 @@ $(STAMP): pyproject.toml constraints.txt
 	echo "To download: about 540 MB on macOS and 680 MB on Linux with a CPU build of torch; the"; \
 	echo "build that PyPI has for Linux carries CUDA: 3.1 GB, and more on disk (pytorch.org tells"; \
 	echo "which PIP_EXTRA_INDEX_URL gives the CPU build). What pip has cached is not fetched again."; \
-	echo "Afterwards make test takes about 12 minutes on 2 cores, make book 10 seconds."; \
+	echo "Afterwards make test takes about 15 minutes on 2 cores, make book 10 seconds."; \
 	clear=; $(RUN) -c "" 2>/dev/null || clear=--clear; "$$p" -m venv $$clear .venv
 	@$(RUN) -m pip install -q setuptools wheel -c constraints.txt
 	$(RUN) -m pip install --no-build-isolation -e ".[notebooks,book,play,test,data,trackers]" \

@@ -37,7 +37,11 @@ def main() -> None:
     port = parser.parse_args().port
     if not (BOOK / "index.html").is_file():
         sys.exit("there is no built book: make book")
-    with server(BOOK, port) as served:
+    try:
+        made = server(BOOK, port)
+    except OSError as error:
+        sys.exit(f"port {port}: {error.strerror}; python tools/play/serve.py --port {port + 1}")
+    with made as served:
         print(f"The book: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
         try:
             served.serve_forever()

@@ -117,13 +117,5 @@ const FILES = (() => {
     }
   }
 
-  async function areKept(names) {
-    if (fromDisk) return true;
-    const kept = await shelf();
-    const base = new URL("data/", location.href).href;
-    const found = await Promise.all(parts(names).map((part) => kept?.match(`${base}${part.name}.bin`)));
-    return found.every(Boolean);
-  }
-
-  return { load, bytes, megabytes, tidy, areKept, fromDisk };
+  return { load, bytes, megabytes, tidy, fromDisk };
 })();

@@ -56,6 +56,9 @@ class Machine {
     this.worker.onerror = (event) => {
       event.preventDefault();
       const why = event.message || "The drawing part of this page has stopped.";
+      this.worker.terminate(); // the next try begins anew
+      this.worker = null;
+      this.have.clear();
       if (this.answered) this.answered({ kind: "failed", why });
       else this.told({ kind: "failed", why });
     };

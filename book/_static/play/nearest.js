@@ -4,9 +4,11 @@
 const NEAREST = (() => {
   const SIDE = 16;
   let table = null; // 16 greys, two pixels a byte, in the order of the atlas
+  let loading = null;
   const names = ["real_glyphs"];
+  const ready = (progress) => (loading ??= load(progress).finally(() => (loading = null)));
 
-  async function ready(progress) {
+  async function load(progress) {
     if (!globalThis.ATLAS) await script("../atlas/data.js");
     if (table) return;
     const { real_glyphs: parts } = await FILES.load(names, progress);

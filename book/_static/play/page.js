@@ -129,6 +129,7 @@
     clearTimeout(clock);
     turn++;
     machine.stop();
+    machine.told = heard;
     pictures.hold();
     element("took").textContent = "";
     const asked = wish();
@@ -138,7 +139,8 @@
       return;
     }
     say("drawing …");
-    clock = setTimeout(() => carryOut(asked, turn), pause);
+    const mine = turn;
+    clock = setTimeout(() => carryOut(asked, mine), pause);
   }
 
   async function carryOut(asked, mine) {
@@ -150,6 +152,7 @@
       noticed = element("notice").textContent;
       const both = asked.model !== "glyph64-fast";
       pictures.begin({ count: asked.count, steps: asked.steps, both });
+      element("after").hidden = true; // until there is a whole picture
       drawn = asked;
       machine.send(asked);
     } catch (error) {
@@ -190,6 +193,9 @@
   // ----------------------------------------------------------------------------------- the rest
 
   async function sharpen() {
+    clearTimeout(clock);
+    machine.stop();
+    machine.told = heard;
     const mine = ++turn;
     pictures.hold();
     const [small, count] = [pictures.last.x, pictures.count];
@@ -231,6 +237,7 @@
     clearTimeout(clock);
     const mine = ++turn;
     machine.stop();
+    machine.told = heard;
     tell("");
     word.value = name;
     radical.value = "";
