@@ -257,9 +257,10 @@ def test_nearest_glyphs_have_their_meaning(page: Any) -> None:
 )
 def test_whatever_is_typed_ends_with_a_plain_word(page: Any, word: str, said: str) -> None:
     title, images = page.title(), page.locator("img").count()
+    page.locator("#word").focus()
     # Set as a value: half a letter cannot be typed.
-    codes = [int.from_bytes(word.encode("utf-16-le", "surrogatepass")[i : i + 2], "little")
-             for i in range(0, 2 * len(word), 2)]  # fmt: skip
+    raw = word.encode("utf-16-le", "surrogatepass")
+    codes = [int.from_bytes(raw[i : i + 2], "little") for i in range(0, len(raw), 2)]
     page.locator("#word").evaluate(
         """(field, codes) => {
             field.value = codes.map((code) => String.fromCharCode(code)).join("");
