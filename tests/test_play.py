@@ -462,7 +462,8 @@ def test_it_fits_a_phone_and_follows_the_dark(there: Any) -> None:
         dark = [int(number) for number in re.findall(r"\d+", page.evaluate(colour))]
         assert max(dark) < 60
         page.emulate_media(color_scheme="light")
-        assert page.evaluate(colour) == "rgb(255, 255, 255)"
+        # The page is painted anew a moment later: this waits for it, and fails if it never is.
+        page.wait_for_function(f"({colour})() === 'rgb(255, 255, 255)'")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
