@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -373,6 +374,43 @@ def test_little_is_loaded_before_the_first_word_and_nothing_a_second_time(there:
     draw(other, "tree")
     context.set_offline(True)
     draw(other, "rain")
+    context.close()
+
+
+def test_once_it_has_drawn_it_opens_without_a_network(there: Any, page: Any, site: Path) -> None:
+    wanted = draw(page, "horse", seed=5)
+    fresh(page)
+    context = there.browser.new_context()
+    kept = context.new_page()
+    with served(site) as address:
+        kept.goto(f"{address}#word=gold")
+        status(kept)
+        kept.wait_for_function("() => navigator.serviceWorker.controller")
+    kept.goto("about:blank")  # nobody answers there any more
+    kept.goto(f"{address}?from=elsewhere#word=fish")
+    status(kept)
+    assert (draw(kept, "horse", seed=5) == wanted).all()
+    kept.get_by_role("button", name="dragon").click()
+    status(kept)
+    context.close()
+
+
+def test_what_is_kept_never_hides_a_page_that_was_built_anew(
+    there: Any, site: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(site, tmp_path / "site")
+    index = copy / "_static" / "play" / "index.html"
+    context = there.browser.new_context()
+    kept = context.new_page()
+    with served(copy) as address:
+        kept.goto(f"{address}#word=gold")
+        status(kept)
+        kept.wait_for_function("() => navigator.serviceWorker.controller")
+        text = index.read_text(encoding="utf-8")
+        index.unlink()
+        index.write_text(text.replace("<h1>Type", "<h1>Now type"), encoding="utf-8")
+        kept.reload()
+        assert kept.locator("h1").inner_text().startswith("Now type")
     context.close()
 
 

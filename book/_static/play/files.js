@@ -117,5 +117,18 @@ const FILES = (() => {
     }
   }
 
-  return { load, bytes, megabytes, tidy, fromDisk };
+  // So that this page opens without a network, too: called when it has drawn, for only then does it
+  // have what it needs to draw again. Where a browser forbids it, a network is needed, as before.
+  async function keepPage() {
+    try {
+      if (fromDisk || (await navigator.serviceWorker.getRegistration())) return;
+      const own = [...document.querySelectorAll("script[src], link[rel=stylesheet]")];
+      const files = own.map((element) => element.src ?? element.href);
+      const page = location.href.split(/[?#]/)[0];
+      await (await caches.open(`${SHELF} page`)).addAll([page, "data/engine.js", ...files]);
+      await navigator.serviceWorker.register("offline.js");
+    } catch {}
+  }
+
+  return { load, bytes, megabytes, tidy, keepPage, fromDisk };
 })();

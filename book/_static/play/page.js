@@ -177,7 +177,10 @@
       tell(said.filter(Boolean).join(" "));
     }
     if (message.kind === "frame") pictures.take(message);
-    if (message.kind === "done") finished(message.milliseconds);
+    if (message.kind === "done") {
+      finished(message.milliseconds);
+      FILES.keepPage();
+    }
   }
 
   function finished(milliseconds) {
