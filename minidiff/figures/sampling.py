@@ -94,11 +94,15 @@ def moment(t: int, states: Tensor, guesses: Tensor) -> Image.Image:
 
     Args:
         t: the timestep of the states.
-        states, guesses: (N, 1, H, W) in [-1, 1], or beyond, which is cut off.
+        states, guesses: (N, 1, H, W) in [-1, 1], or beyond, which is cut off; N is at most 8, or
+            a multiple of 8.
     """
     of_states, of_guesses = 2 if t > 200 else 3 if t > 0 else 8, 4 if t > 0 else 8
-    rows = torch.cat([_in_greys(states, of_states), _in_greys(guesses, of_guesses)])
-    return plots.grid(rows, columns=len(states), labels=[f"t = {t}", "best guess"])
+    pictures = torch.cat([_in_greys(states, of_states), _in_greys(guesses, of_guesses)])
+    columns = min(len(states), 8)
+    more = [""] * (-(-len(states) // columns) - 1)  # rows without a label of their own
+    labels = [f"t = {t}", *more, "best guess", *more]
+    return plots.grid(pictures, columns=columns, labels=labels)
 
 
 def _in_greys(images: Tensor, count: int) -> Tensor:
