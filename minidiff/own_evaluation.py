@@ -389,6 +389,6 @@ def sheet(
         ours, theirs = plots.to_uint8(images[rows]), train[near.row[rows]]
         between, beside = torch.full_like(ours[..., :1], 128), torch.full_like(ours[..., :3], 255)
         cells.append(torch.cat([ours, between, theirs, beside], 3))
-        labels += [f"{name} | nearest of training; the likest first", "… to the least like"]
+        labels += [f"{name} | nearest of training, most alike first", "… to the least alike"]
     scale = max(1, round(96 / train.shape[3]))
     return plots.grid(torch.cat(cells), 4, scale, labels)

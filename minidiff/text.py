@@ -227,7 +227,14 @@ class TextEncoder:
         """The letters of a text that are not Latin; an encoder of one's own may well read them."""
         if self.name not in ENCODERS:
             return ""
-        return "".join(c for c in text if c.isalpha() and "LATIN" not in unicodedata.name(c, ""))
+        foreign = (c for c in text if c.isalpha() and "LATIN" not in unicodedata.name(c, ""))
+        return "".join(c for c in foreign if not self._is_sign(c))
+
+    def _is_sign(self, letter: str) -> bool:
+        """A Chinese character of the vocabulary: it has 244 of them, 金 (gold) among them."""
+        token = self._tokenizer.convert_tokens_to_ids(letter)
+        chinese = unicodedata.name(letter, "").startswith("CJK UNIFIED")
+        return chinese and token != self._tokenizer.unk_token_id
 
     def _knows(self, words: Sequence[str]) -> list[bool]:
         if not words:
@@ -239,6 +246,8 @@ class TextEncoder:
     def _makes_sense(self, word: str, pieces: list[int]) -> bool:
         if not pieces or self._tokenizer.unk_token_id in pieces:
             return False
+        if all(map(self._is_sign, word)):
+            return True
         whole = len(pieces) == 1 and (len(word) > 1 or word.isdigit())
         return whole or len(word) / len(pieces) >= MIN_LETTERS_PER_PIECE
 

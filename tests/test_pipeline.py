@@ -533,12 +533,19 @@ def test_repr_tells_what_it_is(tiny: Pipeline) -> None:
 quick: dict[str, Any] = {"num_inference_steps": 1, "guidance_scale": 1}
 
 
-@pytest.mark.parametrize("prompt", ["金", "金 mountain", "asdf qwerx", "xqzvk"])
+@pytest.mark.parametrize("prompt", ["銀", "金銀 mountain", "золото", "asdf qwerx", "xqzvk"])
 def test_prompt_that_is_not_english_warns_and_is_drawn(glyph64: Pipeline, prompt: str) -> None:
     with pytest.warns(UserWarning, match="reads English.*drawn all the same") as notices:
         assert glyph64(prompt, **quick).shape == (1, 1, 64, 64)
     assert len(notices) == 1
     assert notices[0].filename == __file__, "the notice should point at the caller"
+
+
+@pytest.mark.parametrize("prompt", ["金", "白金", "水 木"])
+def test_chinese_of_the_vocabulary_needs_no_notice(glyph64: Pipeline, prompt: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        glyph64(prompt, **quick)
 
 
 def test_prompts_that_no_keyboard_writes(glyph64: Pipeline) -> None:
@@ -551,7 +558,7 @@ def test_prompts_that_no_keyboard_writes(glyph64: Pipeline) -> None:
 
 def test_negative_prompt_that_is_not_english_warns_too(glyph64: Pipeline) -> None:
     with pytest.warns(UserWarning, match="reads English"):
-        glyph64("gold", negative_prompt="金", num_inference_steps=1)
+        glyph64("gold", negative_prompt="銀", num_inference_steps=1)
 
 
 LONG = "a very long tale of " + "bird " * 40
@@ -571,17 +578,17 @@ def test_what_is_not_read_of_a_long_prompt_is_said(glyph64: Pipeline) -> None:
 
 
 def test_words_of_the_training_need_no_notice(glyph64: Pipeline) -> None:
-    of_one_s_own = Pipeline(glyph64.network, glyph64.config, {"words": ["xqzvk", "金"]}, "cpu")
+    of_one_s_own = Pipeline(glyph64.network, glyph64.config, {"words": ["xqzvk", "銀"]}, "cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        of_one_s_own(["Xqzvk", "金 of xqzvk"], **quick)
-    with pytest.warns(UserWarning, match="水"):
-        of_one_s_own("金 水", **quick)
+        of_one_s_own(["Xqzvk", "銀 of xqzvk"], **quick)
+    with pytest.warns(UserWarning, match="鳥"):
+        of_one_s_own("銀 鳥", **quick)
 
 
 def test_a_prompt_given_twice_warns_once(glyph64: Pipeline) -> None:
     with pytest.warns(UserWarning, match="reads English") as notices:
-        glyph64(["金", "金", "gold"], **quick)
+        glyph64(["銀", "銀", "gold"], **quick)
     assert len(notices) == 1
 
 

@@ -198,8 +198,8 @@ def test_no_notice(encoder: TextEncoder, prompt: str) -> None:
 @pytest.mark.parametrize(
     ("prompt", "named"),
     [
-        ("金", "金"),
-        ("gold 金", '"金"'),
+        ("銀", "銀"),
+        ("gold 銀", '"銀"'),
         ("золото", "золото"),
         ("asdfqwer xqzt", "no word"),
         ("?!", "no word"),
@@ -215,14 +215,14 @@ def test_notice(encoder: TextEncoder, prompt: str, named: str) -> None:
 def test_known_words_need_no_notice(encoder: TextEncoder) -> None:
     assert encoder.understands("Stork") is not None  # st-or-k
     assert encoder.understands("Stork", known_words={"stork"}) is None
-    assert encoder.understands("金 Stork", known_words={"stork", "金"}) is None
-    assert encoder.understands("水 Stork", known_words={"stork", "金"}) is not None
+    assert encoder.understands("золото Stork", known_words={"stork", "золото"}) is None
+    assert encoder.understands("銀 Stork", known_words={"stork", "золото"}) is not None
 
 
 def test_unknown_words(encoder: TextEncoder) -> None:
-    prompts = ["Stork, on 金; xqzt", "a Xqzt of gold", "", "\udce9 ?!"]
+    prompts = ["Stork, on золото; xqzt", "a Xqzt of gold", "", "\udce9 ?!"]
     words = encoder.unknown_words(prompts)
-    assert words == ["a", "stork", "xqzt", "金"]  # st-or-k
+    assert words == ["a", "stork", "xqzt", "золото"]  # st-or-k
     assert all(encoder.understands(word) is not None for word in words)
     assert all(encoder.understands(prompt, words) is None for prompt in prompts[:3])
     assert encoder.unknown_words([]) == [] == encoder.unknown_words(["gold"])

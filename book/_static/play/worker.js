@@ -166,8 +166,10 @@ async function follow(wish, about, ask, sources, how, size) {
 // What the encoder makes nothing of, as minidiff says it.
 function noticed(prompt, text) {
   const foreign = Array.from(prompt).filter((c) => /\p{L}/u.test(c) && !/\p{Script=Latin}/u.test(c));
+  // 244 Chinese characters are in its vocabulary, 金 (gold) among them.
+  const strange = foreign.filter((c) => !CHINESE.test(c) || !pieces.numbers.has(c));
   return {
-    foreign: foreign.slice(0, 20).join(""),
+    foreign: strange.slice(0, 20).join(""),
     unknown: text.ids.length > 2 && text.ids.slice(1, -1).every((id) => id === pieces.unknown),
     longer: text.ids.length > 2 && pieces.longer,
     tokens: text.ids.length,
