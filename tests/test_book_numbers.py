@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -43,3 +44,13 @@ def test_network_calls_are_those_of_the_usual_steps_with_guidance() -> None:
     assert "Forty network calls a picture, two in each of twenty steps" in page(
         "book/where_next.md"
     )
+
+
+def test_the_chapter_on_transformers_tells_what_the_long_comparison_measured() -> None:
+    text = (ROOT / "benchmarks/results/unet_or_dit.json").read_text(encoding="utf-8")
+    networks = json.loads(text)["networks"]
+    end = {name: list(row["held_out"].values())[-1]["mean"] for name, row in networks.items()}
+    assert end["fine"] < end["dit"] < end["unet"]
+    said = page("notebooks/16_transformers.ipynb")
+    assert f"a loss of {end['dit']:.2f} against {end['unet']:.2f}" in said
+    assert f"ends at {end['fine']:.2f}, ahead of both" in said

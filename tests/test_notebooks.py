@@ -24,6 +24,7 @@ from helpers import ROOT, load_script
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LIMIT = 500_000  # bytes of a notebook; every run that changes pictures adds as much to the history
+WIDTH = 72  # columns of code that a page of 1280 pixels shows without scrolling
 LINES = 15  # of a code cell that still reads at a glance
 ABSOLUTE = re.compile(r"(?<![\w.:/<])/(home|Users|root|tmp|usr|opt|var|mnt)/\w|\b[A-Z]:\\")
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -130,6 +131,9 @@ def test_is_small_and_written_by_the_tool(path: Path) -> None:
     for cell in cells_of(path):
         lines = [line for line in cell.source.splitlines() if line.strip()]
         assert len(lines) <= LINES, f"{cell.id} has {len(lines)} lines"
+        # The cell of every chapter that installs what is missing is folded away.
+        if cell.id != "setup" and lines:
+            assert max(map(len, lines)) <= WIDTH, f"{cell.id} is wider than {WIDTH} columns"
 
 
 @every_notebook
