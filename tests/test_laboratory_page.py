@@ -183,7 +183,7 @@ def test_on_a_phone_nothing_sticks_out(open_page: Any, scheme: str, link: str) -
     page = open_page(link, color_scheme=scheme, viewport={"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 30)"}[scheme]
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 18, 18)"}[scheme]
 
 
 def test_two_thousand_points_can_move_at_thirty_frames_a_second(open_page: Any) -> None:

@@ -164,7 +164,7 @@ def network() -> Any:
     fit.set_xticks([])
     fit.set_yticks([])
     fit.set(ylim=(-1.6, 2.7), title="before and after learning")
-    fit.legend(loc="upper center", ncols=2, fontsize=8, frameon=False)
+    fit.legend(loc="upper center", ncols=2, fontsize=7.5, columnspacing=1, frameon=False)
     return figure
 
 
