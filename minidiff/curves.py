@@ -37,7 +37,6 @@ def figure(*runs: str | Path | Log) -> Figure:
     Raises:
         ValueError, FileNotFoundError: as `minidiff.run_log.read`; or for no run.
     """
-    from matplotlib.ticker import LogFormatter
 
     from minidiff import figures
 
@@ -66,8 +65,8 @@ def figure(*runs: str | Path | Log) -> Figure:
         axis.set_xlabel("t, newest (dashed: lowest mean)" if axis is by_t else "step")
         if axis in (losses, by_t) and axis.has_data():
             axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(LogFormatter())  # 0.2, not 2 × 10⁻¹
-            axis.yaxis.set_minor_formatter(LogFormatter())
+            axis.yaxis.set_major_formatter("{x:g}")  # 0.2, not 2 × 10⁻¹
+            axis.yaxis.set_minor_formatter("{x:g}")
         elif axis.has_data():
             axis.set_ylim(bottom=0)
     if not by_t.has_data():
