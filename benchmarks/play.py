@@ -1,4 +1,4 @@
-"""The page that draws: how long a reader waits, in headless Chromium with one thread.
+"""The page that draws, and the laboratory: how long a reader waits, in headless Chromium.
 
     make book
     python benchmarks/play.py
@@ -26,6 +26,19 @@ ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
 WORDS = ("gold", "water", "fish", "to speak", "happy", "rain", "a kind of jade", "old woman")
 LONG = 300_000  # milliseconds
+# Moves the laboratory's slider of t in each of sixty frames; how long that took, in seconds.
+FRAMES = """() => new Promise((done) => {
+  const t = document.getElementById("t");
+  const start = performance.now();
+  let n = 0;
+  function go() {
+    t.value = 20 + ((37 * n) % 960);
+    t.dispatchEvent(new Event("input"));
+    if (++n <= 60) requestAnimationFrame(go);
+    else done((performance.now() - start) / 1000);
+  }
+  requestAnimationFrame(go);
+})"""
 
 
 def section(result: dict[str, Any]) -> str:
@@ -46,6 +59,8 @@ def section(result: dict[str, Any]) -> str:
     ]
     if "sharpened" in seconds:
         rows.append(("`glyph128` sharpens one", seconds["sharpened"], ""))
+    moved = f"{result['laboratory']:.0f} frames a second"
+    rows.append(("the laboratory, 2,000 points, $t$ moved in every frame", moved, "at least 30"))
     lines = [
         f"The built book in headless Chromium {result['chromium']}, one thread "
         f"({described(result['machine'])}; {result['load']}). Served from the same machine, so "
@@ -76,6 +91,7 @@ def measure(site: Path, load: str) -> dict[str, Any]:
         address = f"http://127.0.0.1:{served.server_port}/_static/play/index.html"
         disk = (site / "_static" / "play" / "index.html").as_uri()
         result = {"chromium": browser.version, **timed(browser, address, disk)}
+        result["laboratory"] = frames_a_second(browser, disk.replace("/play/", "/laboratory/"))
         served.shutdown()
     return {**result, "load": load, "machine": machine()}
 
@@ -125,6 +141,14 @@ def timed(browser: Any, address: str, disk: str) -> dict[str, Any]:
     student = models[first].get("student")
     typing = f"`{first}`, {4 if student else 20} steps"
     return {"typing": typing, "seconds": seconds, "bytes": {"before": before, "first word": loaded}}
+
+
+def frames_a_second(browser: Any, laboratory: str) -> float:
+    """Of the laboratory with 2,000 points; a screen that shows 60 sets the bound."""
+    page = browser.new_page()
+    page.goto(f"{laboratory}#count=2000")
+    page.evaluate(FRAMES)  # the first time is slower
+    return float(60 / page.evaluate(FRAMES))
 
 
 # When each text was first seen, in seconds since 1970. It is the page that looks, at every change:

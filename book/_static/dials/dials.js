@@ -88,6 +88,14 @@
     document.head.append(script);
   }
 
+  // Tables that are too wide scroll in a box of the theme: the keyboard must reach it, too.
+  function reachable() {
+    for (const box of document.querySelectorAll(".pst-scrollable-table-container")) {
+      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    }
+  }
+
+  window.addEventListener("load", reachable);
   window.addEventListener("message", hear);
   new MutationObserver(themed).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
