@@ -237,8 +237,8 @@ def test_output_replaces_the_file_that_was_asked_for(run: Run, here: Path, plain
 
 
 def test_notice_is_one_line_and_the_picture_comes(run: Run, here: Path, texted: Path) -> None:
-    result = run("sample", "金", "金", *QUICK, "--model", texted)
-    assert result.status == 0 and result.out == "金.png\n"
+    result = run("sample", "銀", "銀", *QUICK, "--model", texted)
+    assert result.status == 0 and result.out == "銀.png\n"
     assert result.err.startswith("minidiff: The text encoder 'minilm' reads English")
     assert result.err.count("\n") == 1
 

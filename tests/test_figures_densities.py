@@ -126,7 +126,7 @@ def test_slices_bands_guesses() -> None:
 def test_the_player_has_the_landscape_of_the_chapter() -> None:
     """Weight, means, and variance of x, covariance, variance of y of its first two spots."""
     source = PLAYER.read_text(encoding="utf-8")
-    block = re.search(r"as in the chapter\)\": \[(.+?)\n    \]", source, re.S)
+    block = re.search(r"two tilted spots\": \[(.+?)\n    \]", source, re.S)
     assert block
     spots = [[float(v) for v in row.split(",")] for row in re.findall(r"\[([-\d., ]+)\]", block[1])]
     chapter = Path(__file__).parents[1] / "notebooks" / "08_conditioning.ipynb"

@@ -206,7 +206,7 @@ def test_only_a_whole_picture_is_sharpened_and_typing_goes_before(page: Any) -> 
     draw(page, "fish")
     page.get_by_role("button", name="Sharpen").click()
     page.wait_for_timeout(300)
-    assert draw(page, "\N{CJK UNIFIED IDEOGRAPH-91D1}").shape == (1, 64, 64)
+    assert draw(page, "\N{CJK UNIFIED IDEOGRAPH-9280}").shape == (1, 64, 64)
     assert "reads English" in page.locator("#notice").inner_text()
     choose(page, "glyph64")
     page.locator("#steps").fill("200")
