@@ -16,7 +16,6 @@ import statistics
 import sys
 import threading
 import time
-from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +72,11 @@ def section(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None: ...
-
-
 def measure(site: Path, load: str) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
     sys.path.insert(0, str(ROOT / "tools" / "play"))
-    from serve import server
+    from serve import Quiet, server
 
     # Without the headers of `make serve`: one thread, as from any host of pages.
     with sync_playwright() as playwright, server(site, 0, Quiet) as served:
@@ -91,7 +86,7 @@ def measure(site: Path, load: str) -> dict[str, Any]:
         address = f"http://127.0.0.1:{served.server_port}/_static/play/index.html"
         disk = (site / "_static" / "play" / "index.html").as_uri()
         result = {"chromium": browser.version, **timed(browser, address, disk)}
-        result["laboratory"] = frames_a_second(browser, disk.replace("/play/", "/laboratory/"))
+        result["laboratory"] = frames_a_second(browser, site)
         served.shutdown()
     return {**result, "load": load, "machine": machine()}
 
@@ -143,10 +138,11 @@ def timed(browser: Any, address: str, disk: str) -> dict[str, Any]:
     return {"typing": typing, "seconds": seconds, "bytes": {"before": before, "first word": loaded}}
 
 
-def frames_a_second(browser: Any, laboratory: str) -> float:
+def frames_a_second(browser: Any, site: Path) -> float:
     """Of the laboratory with 2,000 points; a screen that shows 60 sets the bound."""
     page = browser.new_page()
-    page.goto(f"{laboratory}#count=2000")
+    laboratory = site / "_static" / "laboratory" / "index.html"
+    page.goto(f"{laboratory.as_uri()}#count=2000")
     page.evaluate(FRAMES)  # the first time is slower
     return float(60 / page.evaluate(FRAMES))
 

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -38,16 +37,11 @@ def built_site() -> Path:
     return site
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """As any host of pages serves it, so with one thread."""
-
-    def log_message(self, format: str, *args: object) -> None: ...
-
-
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """The address of a folder."""
-    server = load_script("tools/play/serve.py").server(folder, handler=Quiet)
+    serve = load_script("tools/play/serve.py")
+    server = serve.server(folder, handler=serve.Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

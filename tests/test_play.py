@@ -377,22 +377,27 @@ def test_little_is_loaded_before_the_first_word_and_nothing_a_second_time(there:
     context.close()
 
 
+def kept_page(there: Any, address: str) -> Any:
+    """The page in a browser of its own that has drawn a word, and keeps what it needs for more."""
+    page = there.browser.new_context().new_page()
+    page.goto(f"{address}#word=gold")
+    status(page)
+    page.wait_for_function("() => navigator.serviceWorker.controller")
+    return page
+
+
 def test_once_it_has_drawn_it_opens_without_a_network(there: Any, page: Any, site: Path) -> None:
     wanted = draw(page, "horse", seed=5)
     fresh(page)
-    context = there.browser.new_context()
-    kept = context.new_page()
     with served(site) as address:
-        kept.goto(f"{address}#word=gold")
-        status(kept)
-        kept.wait_for_function("() => navigator.serviceWorker.controller")
+        kept = kept_page(there, address)
     kept.goto("about:blank")  # nobody answers there any more
     kept.goto(f"{address}?from=elsewhere#word=fish")
     status(kept)
     assert (draw(kept, "horse", seed=5) == wanted).all()
     kept.get_by_role("button", name="dragon").click()
     status(kept)
-    context.close()
+    kept.context.close()
 
 
 def test_what_is_kept_never_hides_a_page_that_was_built_anew(
@@ -400,18 +405,13 @@ def test_what_is_kept_never_hides_a_page_that_was_built_anew(
 ) -> None:
     copy = shutil.copytree(site, tmp_path / "site")
     index = copy / "_static" / "play" / "index.html"
-    context = there.browser.new_context()
-    kept = context.new_page()
     with served(copy) as address:
-        kept.goto(f"{address}#word=gold")
-        status(kept)
-        kept.wait_for_function("() => navigator.serviceWorker.controller")
+        kept = kept_page(there, address)
         text = index.read_text(encoding="utf-8")
-        index.unlink()
         index.write_text(text.replace("<h1>Type", "<h1>Now type"), encoding="utf-8")
         kept.reload()
         assert kept.locator("h1").inner_text().startswith("Now type")
-    context.close()
+    kept.context.close()
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(there: Any) -> None:

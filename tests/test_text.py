@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import full_disk, odd_defaults, printed_by
+from helpers import ROOT, full_disk, odd_defaults, printed_by
 from minidiff import cache, encoder_files, text, texts
 from minidiff.text import TextEncoder
 from minidiff.texts import EncodedTexts, different_texts, encode_texts
@@ -574,3 +574,11 @@ def test_autocast_does_not_reach_what_is_kept(encoder: TextEncoder, tmp_path: Pa
         table = encode_texts(["gold", "lithium"], encoder, cache=tmp_path)
         assert torch.is_autocast_enabled("cpu")
     assert torch.equal(table.values, expected.values)
+
+
+def test_the_vocabulary_has_as_many_chinese_characters_as_chapter_10_says(
+    encoder: TextEncoder,
+) -> None:
+    chapter = (ROOT / "notebooks/10_text_to_glyph.ipynb").read_text(encoding="utf-8")
+    known = [chr(code) for code in range(0x4E00, 0xA000) if encoder.understands(chr(code)) is None]
+    assert f"{len(known)} Chinese characters are in its vocabulary" in chapter

@@ -22,6 +22,12 @@ class Threaded(SimpleHTTPRequestHandler):
         super().end_headers()
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    """As any host of pages serves it, so with one thread; for tests and measurements."""
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
 def server(
     folder: Path, port: int = 0, handler: type[SimpleHTTPRequestHandler] = Threaded
 ) -> ThreadingHTTPServer:

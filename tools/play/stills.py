@@ -12,12 +12,11 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
-from http.server import SimpleHTTPRequestHandler
 from typing import Any
 
 import torch
 from playwright.sync_api import sync_playwright
-from serve import BOOK, server
+from serve import BOOK, Quiet, server
 
 from minidiff import plots
 
@@ -28,10 +27,6 @@ LONG = 300_000  # milliseconds
 READ = """(canvas) => Array.from(
   canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data
 ).filter((_, i) => i % 4 === 0)"""
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None: ...
 
 
 def typed(page: Any) -> torch.Tensor:
