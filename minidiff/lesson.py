@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from minidiff.batches import Batch
 from minidiff.distillation import Distillation
+from minidiff.matching import Matching
 from minidiff.model import ModelConfig, load_model
 from minidiff.recipe import TrainingConfig
+from minidiff.samplers import seeded_generator
 from minidiff.second_stage import folder_of
 from minidiff.storage import read_info
 from minidiff.student import Student
@@ -22,17 +24,33 @@ class Lesson:
     Args:
         config: the recipe, which names the teacher.
         device: where to train.
+        processes: that train together.
+        begun: whether there is a student already, to start from or to go on with.
 
     Raises:
         FileNotFoundError: if there is no such teacher.
-        ValueError: for a student as a teacher.
+        ValueError: for a student as a teacher; and for one that is to match its teacher before it
+            can jump, or in several processes.
 
     Attributes:
         student: what is to be made.
     """
 
-    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self, config: TrainingConfig, device: torch.device, processes: int, begun: bool
+    ) -> None:
         assert config.teacher is not None
+        self.matches, self.seed = config.student_matches, config.seed
+        if self.matches and not begun:
+            raise ValueError(
+                "student_matches is True, but only a student that can jump already learns so: give "
+                "one with start (minidiff train --start), or set it to false"
+            )
+        if self.matches and processes > 1:
+            raise ValueError(
+                f"student_matches is True, which one process can do, not {processes} together: "
+                "start a single one"
+            )
         self.name, folder = config.teacher, folder_of(config.teacher, "teacher")
         self.teacher, self.config, _ = load_model(folder)
         self.teacher.to(device).requires_grad_(False)
@@ -100,7 +118,8 @@ class Lesson:
         if compiled:
             self.teacher.compile()
             averaged.compile()
-        self.distillation = Distillation(
+        kind = Matching if self.matches else Distillation
+        self.distillation = kind(
             self.student,
             self.teacher,
             averaged,
@@ -109,7 +128,19 @@ class Lesson:
             self.model.space.data_range,
         )
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        """(b,) of each picture of a batch."""
-        assert self.distillation is not None and batch.draw is not None
-        return self.distillation.loss(network, batch.x0, batch.eps, batch.draw, **batch.condition)
+    def loss(self, network: nn.Module, batch: Batch, step: int) -> Tensor:
+        """(b,) of each picture of the batch of a step."""
+        lesson = self.distillation
+        assert lesson is not None and batch.draw is not None
+        if not isinstance(lesson, Matching):
+            return lesson.loss(network, batch.x0, batch.eps, batch.draw, **batch.condition)
+        generator = seeded_generator(self.seed, "matching", step, device=batch.eps.device)
+        return lesson.match(
+            network, batch.x0, batch.eps, batch.draw, step, generator, **batch.condition
+        )
+
+    @property
+    def beside(self) -> tuple[nn.Module, torch.optim.Optimizer] | None:
+        """A network that is trained beside the student, and its optimizer."""
+        lesson = self.distillation
+        return (lesson.fake, lesson.optimizer) if isinstance(lesson, Matching) else None

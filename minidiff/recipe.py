@@ -23,7 +23,8 @@ from minidiff.unet import UNetConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 MOVED = ("translate", "zoom", "flips")  # pictures that are, see `minidiff.augmentation`
-STUDENTS = ("teacher", "student_steps", "student_guidance")  # settings that others do not have
+# Settings that others do not have.
+STUDENTS = ("teacher", "student_steps", "student_guidance", "student_matches")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class TrainingConfig:
             in few evaluations, see `minidiff.distillation`; None trains on the pictures alone.
         student_steps: of the student's finest walk, a power of 2; it learns 1, 2, 4, … as well.
         student_guidance: the highest guidance scale that the student hears of, from 1 on.
+        student_matches: whether a student that can jump already learns to draw what its teacher
+            finds likely, see `minidiff.matching`; give one with `start`.
         log_every, evaluate_every, sample_every, save_every: in steps.
         bfloat16_on_cpu: compute in bfloat16 on a processor that has it (AVX-512 BF16), which takes
             two thirds of the time; on others as ever. A GPU's half precision needs no asking.
@@ -112,6 +115,7 @@ class TrainingConfig:
     teacher: str | None = None
     student_steps: int = 8
     student_guidance: float = 5.0
+    student_matches: bool = False
     log_every: int = 50
     evaluate_every: int = 500
     sample_every: int = 500
@@ -176,6 +180,8 @@ class TrainingConfig:
                 f"teacher is {self.teacher!r} but {network.name}.numbers is {network.numbers}: a "
                 "student is told 2 numbers, the guidance scale and the steps; others none"
             )
+        if self.student_matches and self.teacher is None:
+            raise ValueError("student_matches is True, but there is no teacher to match: name one")
         if self.first is not None:
             check_second(self, network, SPACES[self.space])
         elif network.condition_channels:

@@ -145,13 +145,13 @@ class Beginning:
                 f"{newest} was trained with another text encoder "
                 f"({info['model']['text_encoder']}, {fingerprint}): use that one"
             )
-        names = ("weights", "model", "optimizer")
-        weights, averages, moments = (
-            storage.read_tensors(newest, f"{name}.safetensors", info) for name in names
+        load_weights(
+            trainer.averaged, storage.read_tensors(newest, "model.safetensors", info), newest
         )
-        load_weights(trainer.network, weights, newest)
-        load_weights(trainer.averaged, averages, newest)
-        _load_optimizer(trainer.network, trainer.optimizer.optimizer, moments)
+        for names, network, optimizer in _learning(trainer):
+            weights, moments = (storage.read_tensors(newest, name, info) for name in names)
+            load_weights(network, weights, newest)
+            _load_optimizer(network, optimizer, moments)
         trainer.step_count, trainer.seconds = info["step"], info["seconds"]
         trainer.stages = info["record"].get("stages", [])
         trainer.words = sorted({*trainer.words, *info["record"].get("words", [])})
@@ -170,10 +170,11 @@ def checkpoint(trainer: Any, losses: Tensor) -> tuple[dict[str, dict[str, Tensor
     """All that a resumed run needs: tensors by file, and what goes into config.json."""
     files = {
         "model.safetensors": trainer.averaged.state_dict(),
-        "weights.safetensors": trainer.network.state_dict(),
-        "optimizer.safetensors": _optimizer_tensors(trainer.network, trainer.optimizer.optimizer),
         **getattr(trainer.model_config.space, "files", {}),
     }
+    for (weights, moments), network, optimizer in _learning(trainer):
+        files[weights] = network.state_dict()
+        files[moments] = _optimizer_tensors(network, optimizer)
     scaler = trainer.accelerator.scaler
     info = {
         **model_info(trainer.model_config, trainer.record()),
@@ -185,6 +186,15 @@ def checkpoint(trainer: Any, losses: Tensor) -> tuple[dict[str, dict[str, Tensor
         "losses": losses.tolist(),
     }
     return files, info
+
+
+def _learning(trainer: Any) -> list[tuple[tuple[str, str], nn.Module, Any]]:
+    """What learns: the files of its weights and of its optimizer's moments, and both themselves."""
+    both = [(("weights.safetensors", "optimizer.safetensors"),
+             trainer.network, trainer.optimizer.optimizer)]  # fmt: skip
+    if trainer.lesson is not None and trainer.lesson.beside is not None:
+        both += [(("fake.safetensors", "fake_optimizer.safetensors"), *trainer.lesson.beside)]
+    return both
 
 
 def _optimizer_tensors(network: nn.Module, optimizer: Any) -> dict[str, Tensor]:

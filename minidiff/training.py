@@ -134,7 +134,11 @@ class Trainer:
         self.stages: list[dict[str, Any]] = []  # of the training before this run, oldest first
         # What does not fit is found out before minutes go into encoding texts.
         storage.check_replaceable(self.folder / "model")
-        self.lesson = None if config.teacher is None else Lesson(config, self.device)
+        self.lesson = None
+        if config.teacher is not None:
+            begun = beginning.resume or beginning.start is not None
+            processes = self.accelerator.num_processes
+            self.lesson = Lesson(config, self.device, processes, begun)
         space = space_of(config, dataset.images, self.device)
         if self.lesson is None:
             model = with_first(config, config.model_for(space))
@@ -196,7 +200,7 @@ class Trainer:
         """(b,) how far the network is from what was mixed in each picture, or from its teacher."""
         if self.lesson is not None:
             with self.accelerator.autocast():  # the teacher is asked as well
-                return self.lesson.loss(self.model, batch)
+                return self.lesson.loss(self.model, batch, self.step_count)
         if not networks.describe(self.config.network).denoises:  # an autoencoder
             return self.model(batch.x0, batch.eps)
         denoiser = NetworkDenoiser(

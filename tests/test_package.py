@@ -21,9 +21,9 @@ from helpers import ROOT, printed_by
 PACKAGE = ROOT / "minidiff"
 # Each module may import those before it, never those after it.
 ORDER = [
-    "schedules", "denoisers", "samplers", "unet", "dit", "student", "distillation", "autoencoder",
-    "toys", "inputs", "storage", "cache", "captions", "glyphs", "pictures", "listings", "datasets",
-    "splitting", "encoder_files", "text", "texts", "diffusers_networks", "networks", "spaces",
+    "schedules", "denoisers", "samplers", "unet", "dit", "student", "distillation", "matching",
+    "autoencoder", "toys", "inputs", "storage", "cache", "captions", "glyphs", "pictures",
+    "listings", "datasets", "splitting", "encoder_files", "text", "texts", "diffusers_networks", "networks", "spaces",
     "stages", "model", "recipe", "endings", "run_folder", "run_log", "hub", "shelf", "held_out",
     "augmentation", "latents", "redrawing", "second_stage", "batches", "lesson", "resume",
     "devices", "trackers", "training", "fitting", "frames", "cascade", "prompts", "pipeline",

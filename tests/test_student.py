@@ -12,7 +12,8 @@ import torch
 
 import minidiff
 from helpers import WIDTH, Pictures, awake
-from minidiff import editing
+from minidiff import editing, matching
+from minidiff.lesson import Lesson
 from minidiff.model import ModelConfig, load_model, save_model
 from minidiff.recipe import TrainingConfig
 from minidiff.spaces import Pixels
@@ -91,6 +92,37 @@ def test_a_resumed_run_is_the_uninterrupted_one(recipe: TrainingConfig, tmp_path
     parts = train(recipe, tmp_path / "parts", resume=True)
     for name, weight in whole.averaged.state_dict().items():
         assert torch.equal(weight, parts.averaged.state_dict()[name]), name
+
+
+def test_a_resumed_run_that_matches_is_the_uninterrupted_one(
+    recipe: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "ALONE", 1)
+    train(recipe, tmp_path / "jumps")
+    recipe = dataclasses.replace(recipe, student_matches=True)
+    whole = train(recipe, tmp_path / "whole", start=tmp_path / "jumps" / "model")
+    half = dataclasses.replace(recipe, steps=2)
+    train(half, tmp_path / "parts", start=tmp_path / "jumps" / "model")
+    parts = train(recipe, tmp_path / "parts", resume=True)
+    assert whole.lesson and whole.lesson.beside and parts.lesson and parts.lesson.beside
+    fakes = (whole.lesson.beside[0], parts.lesson.beside[0])
+    for ours, theirs in ((whole.averaged, parts.averaged), fakes):
+        for name, weight in ours.state_dict().items():
+            assert torch.equal(weight, theirs.state_dict()[name]), name
+    start = load_model(tmp_path / "jumps" / "model")[0].state_dict()
+    assert any(not torch.equal(start[n], w) for n, w in whole.averaged.state_dict().items())
+    again = json.loads((tmp_path / "parts" / "log.jsonl").read_text("utf-8").splitlines()[-1])
+    assert again["loss"] > 0
+
+
+def test_only_a_student_that_can_jump_matches_and_in_one_process(
+    recipe: TrainingConfig, tmp_path: Path
+) -> None:
+    matching = dataclasses.replace(recipe, student_matches=True)
+    with pytest.raises(ValueError, match="only a student that can jump already"):
+        Trainer(matching, Pictures(), tmp_path / "run")
+    with pytest.raises(ValueError, match="which one process can do, not 2 together"):
+        Lesson(matching, torch.device("cpu"), 2, True)
 
 
 def test_it_does_not_go_on_with_another_teacher(
