@@ -247,10 +247,10 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="glyph64, glyph64-fast (a student that draws in few steps), upscale128 (a second "
-            "stage), autoencoder128 and then latents128, pixels128, small; with -gpu behind the "
-            "name for one GPU; or a .toml file with settings of minidiff.TrainingConfig "
-            "(text_encoder = false: without text)",
+            help="glyph64, glyph64-fast (a student that draws in few steps) and then "
+            "glyph64-fast-match, upscale128 (a second stage), autoencoder128 and then latents128, "
+            "pixels128, small; with -gpu behind the name for one GPU; or a .toml file with "
+            "settings of minidiff.TrainingConfig (text_encoder = false: without text)",
             show_default="glyph64; --data: what fits; --resume: the run's; --start: the model's",
         ),
     ] = None,

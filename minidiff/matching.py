@@ -192,7 +192,7 @@ class Matching(Distillation):
 
 
 def _no_float16(device: torch.device) -> Any:
-    """The fake is trained without the trainer's loss scaling, where float16 would lose gradients."""
+    """The fake is trained without loss scaling, so that float16 would lose its gradients."""
     half = torch.get_autocast_dtype(device.type) == torch.float16
     return torch.autocast(device.type, enabled=False) if half else contextlib.nullcontext()
 

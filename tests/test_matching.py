@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -144,7 +145,9 @@ def test_a_student_comes_to_draw_what_its_teacher_would() -> None:
     assert drawn.std().item() == pytest.approx(DEVIATION, abs=0.08)
 
 
-def test_the_critic_tells_drawn_from_real_and_sends_the_student_to_the_real_ones() -> None:
+def test_the_critic_tells_drawn_from_real_and_sends_the_student_to_the_real_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     torch.manual_seed(0)
     student = Normal(-0.5, 0.3)
     matched = lesson(student, teacher=student)  # it has nothing to say
@@ -161,6 +164,12 @@ def test_the_critic_tells_drawn_from_real_and_sends_the_student_to_the_real_ones
         matched.fake(SCHEDULE.add_noise(pictures, torch.randn_like(pictures), t), t)
         odds.append(matched.fake.real())
     assert (odds[0] > 0).float().mean() > 0.9 and (odds[1] < 0).float().mean() > 0.9
-    eps, draw = torch.randn(64, 1, 4, 4), torch.rand(2, 64)
-    matched.match(student, real, eps, draw, matching.ALONE, generator).mean().backward()
-    assert student.mean.grad is not None and student.mean.grad < 0, "brighter, as the real ones are"
+    eps, draw, slopes = torch.randn(64, 1, 4, 4), torch.rand(2, 64), []
+    for weight in (0.0, 1.0):
+        monkeypatch.setattr(matching, "TO_BE_REAL", weight)
+        student.zero_grad()
+        again = copy.deepcopy(matched)
+        again.match(student, real, eps, draw, matching.ALONE, chance()).mean().backward()
+        assert student.mean.grad is not None
+        slopes.append(student.mean.grad.item())
+    assert slopes[1] < slopes[0] - 0.01, "brighter, as the real ones are"

@@ -189,8 +189,9 @@ def test_a_recipe_that_cannot_be_is_refused(
 
 
 def test_the_recipes_that_ship_are_students_of_what_ships() -> None:
-    for name in ("glyph64-fast", "glyph64-fast-gpu"):
+    for name in ("glyph64-fast", "glyph64-fast-gpu", "glyph64-fast-match"):
         config = TrainingConfig.recipe(name)
+        assert config.student_matches == name.endswith("match")
         assert config.teacher == "glyph64" and config.network.numbers == 2
         assert dataclasses.replace(config.network, numbers=0) == minidiff.load().config.network
     assert "teacher" not in TrainingConfig().to_dict()  # it says nothing of other trainings
