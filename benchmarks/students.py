@@ -175,6 +175,13 @@ def study(
     return row
 
 
+# Rows of the table that are no ways of the study: the lessons of the student that ships.
+LESSONS = {
+    "first_lesson": "jumps: the first lesson of glyph64-fast",
+    "second_lesson": "distribution matching, after it: its second",
+}
+
+
 def add(way: str, row: Any) -> None:
     path = RESULTS / "students_study.json"
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}
@@ -206,6 +213,15 @@ def compare(student: str, judge: Judge, samples: int) -> None:
             result["rows"][name] = row or judged(judge, partial(draw, pipeline, **options))
             result["seconds_for_16"][name] = seconds(pipeline, options)
             write("students", result)
+
+
+def record_lesson(record: dict[str, Any]) -> None:
+    """Keep what a student draws as what its last lesson has brought."""
+    rows = json.loads((RESULTS / "students.json").read_text(encoding="utf-8"))["rows"]
+    lesson = "second_lesson" if record["recipe"]["student_matches"] else "first_lesson"
+    row = {name: record[name] for name in ("images_seen", "seconds", "device")}
+    row |= {"machine": {"processor": row.pop("device")}, "images": row.pop("images_seen")}
+    add(lesson, {**row, **{str(n): rows[f"student {n}"] for n in WALKS}})
 
 
 def known(teacher: Pipeline, weights: str) -> dict[str, Any] | None:
@@ -258,9 +274,10 @@ def _study() -> str:
     """Which way of teaching was chosen, and by what."""
     rows = json.loads((RESULTS / "students_study.json").read_text(encoding="utf-8"))["rows"]
     lines = [
-        "Ways of teaching, each from the teacher's weights on as many glyphs: the excess after 1, "
-        "2, 4 and 8 evaluations, the 20 words after 4. Repeat a row with `python "
-        "benchmarks/students.py --study jumps`.",
+        "Ways of teaching, from the teacher's weights: the excess after 1, 2, 4 and 8 evaluations, "
+        "the 20 words after 4. The first rows saw as many glyphs each; the last are both lessons "
+        "of the student that ships. Repeat a row with `python benchmarks/students.py "
+        "--study jumps`.",
         "",
         "| way | glyphs | minutes | 1 | 2 | 4 | 8 | words |",
         "|---|---|---|---|---|---|---|---|",
@@ -268,9 +285,10 @@ def _study() -> str:
     for way, row in rows.items():
         excess = " | ".join(f"{row[str(n)]['excess']:.1f}" if str(n) in row else "" for n in WALKS)
         device = row["machine"].get("gpu", row["machine"]["processor"])
+        what = LESSONS.get(way) or WAYS[way][0]
         words = f"{row['4']['words']['mean']:.1%}" if "4" in row else ""
         lines.append(
-            f"| {WAYS[way][0]} | {row['images']:,} | {row['seconds'] / 60:.0f}, {device} "
+            f"| {what} | {row['images']:,} | {row['seconds'] / 60:.0f}, {device} "
             f"| {excess} | {words} |"
         )
     return "\n".join(lines) + "\n"
@@ -319,6 +337,7 @@ def main() -> None:
         add(way, row)
     if asked.student:
         compare(asked.student, judge, asked.samples)
+        record_lesson(load(asked.student).record)
 
 
 if __name__ == "__main__":

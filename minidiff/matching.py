@@ -46,10 +46,10 @@ class Fake(nn.Module):
         network: a U-Net to begin with.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network: Any = copy.deepcopy(network).requires_grad_(True)
-        width = self.network.config.channels[-1]
+        self.network = copy.deepcopy(network).requires_grad_(True)
+        width = network.config.channels[-1]
         self.critic = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, 1, 1)
         )

@@ -23,8 +23,9 @@ PACKAGE = ROOT / "minidiff"
 ORDER = [
     "schedules", "denoisers", "samplers", "unet", "dit", "student", "distillation", "matching",
     "autoencoder", "toys", "inputs", "storage", "cache", "captions", "glyphs", "pictures",
-    "listings", "datasets", "splitting", "encoder_files", "text", "texts", "diffusers_networks", "networks", "spaces",
-    "stages", "model", "recipe", "endings", "run_folder", "run_log", "hub", "shelf", "held_out",
+    "listings", "datasets", "splitting", "encoder_files", "text", "texts", "diffusers_networks",
+    "networks", "spaces", "stages", "model", "recipe", "endings", "run_folder", "run_log", "hub",
+    "shelf", "held_out",
     "augmentation", "latents", "redrawing", "second_stage", "batches", "lesson", "resume",
     "devices", "trackers", "training", "fitting", "frames", "cascade", "prompts", "pipeline",
     "diffusers_pipeline", "editing", "recogniser", "metrics", "wanted", "evaluation",
