@@ -172,7 +172,15 @@ class Matching(Distillation):
         scale: Tensor,
         condition: dict[str, Any],
     ) -> Tensor:
-        """The fake's guess at x_t minus the teacher's, in units of what the teacher mends in x0."""
+        """(B, C, H, W) the fake's guess minus the teacher's, by what the teacher mends in x0.
+
+        Args:
+            x0: (B, C, H, W) the student's pictures.
+            x_t, t: the same with noise, and (B,) how much.
+            fake: (B, C, H, W) the fake's guess of x0.
+            scale: (B,) of the guidance.
+            condition: tokens and mask.
+        """
         told = NetworkDenoiser(self.teacher, self.schedule, self.prediction_type, **condition)
         with_text, without = (each.estimate(x_t, t)[0].float() for each in (told, told.given()))
         teacher = torch.lerp(without, with_text, scale.view(-1, 1, 1, 1))
